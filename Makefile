@@ -1,0 +1,37 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: venv demo test lint format format-check types floors check
+
+venv: $(STAMP)
+
+# The constraints are not optional: without them pip may choose another torch, of several gigabytes.
+$(STAMP): pyproject.toml constraints.txt
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: venv
+	$(BIN)/live2diff demo --output demo_output
+
+test: venv
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check .
+
+format: venv
+	$(BIN)/ruff format .
+
+format-check: venv
+	$(BIN)/ruff format --check .
+
+types: venv
+	$(BIN)/mypy
+
+floors: venv
+	$(BIN)/python -m pytest tests/test_floors.py
+
+check: format-check lint types floors test

@@ -1,0 +1,179 @@
+"""Sinks and ring of the temporal attention, as closed forms of a frame counter.
+
+Letters used in shape comments, here and in the models:
+    n  rows of a network batch        r  denoising step of a row, 0 = noisiest
+    g  groups: rows that do not see each other in time      f  frames of a group in one call
+    p  pixels of a feature map (h w)  k  keys: cache slots or frames that are attended to
+    c  channels                       e  attention heads    d  channels of a head (c = e d)
+
+Row r has seen `age` = t - r real frames before frame t. It writes slot S + age mod R, and sees the S sinks and
+the last R frames with positions in order of time (Live2Diff, sec. 3.2).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .config import AttentionWindow
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Visibility:
+    """Which keys a query sees and at which positions.
+
+    keys: (g, f, k) int64 positions of the keys as query f sees them. queries: (g, f) int64 its own position.
+    visible: (g, f, k) bool.
+    """
+
+    keys: Tensor
+    queries: Tensor
+    visible: Tensor
+
+
+def ring_slots(age: Tensor, window: AttentionWindow) -> Tensor:
+    """Slot that a row of this age writes before it attends. age: (g,) int64. Returns (g,)."""
+    return window.sinks + age.clamp(min=0) % window.ring
+
+
+def ring_visibility(age: Tensor, window: AttentionWindow) -> Visibility:
+    """What rows of these ages see after writing. age: (g,) int64, negative while a row holds no frame of its cache.
+
+    A row without a frame sees the sinks alone; what it writes is overwritten before it is ever visible.
+    """
+    slot = torch.arange(window.slots, device=age.device)
+    age = age[:, None]  # (g, 1)
+    newest = age.clamp(min=0) % window.ring
+    wrapped = window.sinks + (slot - window.sinks - newest - 1) % window.ring
+    turning = (age >= window.ring) & (slot >= window.sinks)
+    positions = torch.where(turning, wrapped, slot)
+    visible = slot <= window.sinks + age.clamp(min=-1)
+    own = window.sinks + age.clamp(min=0, max=window.ring - 1)
+    return Visibility(positions[:, None], own, visible[:, None])
+
+
+def prefill_visibility(frames: int, groups: int, device: torch.device) -> Visibility:
+    """Warm-up: every frame of a group sees all of them, positions 0..frames-1."""
+    position = torch.arange(frames, device=device)
+    keys = position.expand(groups, frames, frames)
+    queries = position.expand(groups, frames)
+    return Visibility(keys, queries, torch.ones_like(keys, dtype=torch.bool))
+
+
+def clip_visibility(
+    frames: int, groups: int, window: AttentionWindow, device: torch.device
+) -> Visibility:
+    """Warm-up and streaming of a whole clip at once, as one masked attention over all its frames.
+
+    Key j < sinks is a warm-up frame, later keys are streamed frames. Raises ValueError for a clip without them.
+    """
+    if frames < window.sinks:
+        raise ValueError(f"a clip needs at least the {window.sinks} warm-up frames, got {frames}")
+    frame = torch.arange(frames, device=device)
+    query, key = frame[:, None], frame[None]
+    streamed = query >= window.sinks
+    shift = (query - window.slots + 1).clamp(min=0)  # frames that have left the ring
+    in_ring = (key >= window.sinks + shift) & (key <= query)
+    visible = (key < window.sinks) | (streamed & in_ring)
+    positions = torch.where(key < window.sinks, key, (key - shift).clamp(min=0))
+    positions = torch.where(visible, positions, 0)
+    own = frame - shift[:, 0]
+    return Visibility(
+        positions.expand(groups, -1, -1), own.expand(groups, -1), visible.expand(groups, -1, -1)
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerCache:
+    """Keys and values of one temporal attention without position, each (g, p, e, slots, d)."""
+
+    key: Tensor
+    value: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShape:
+    """Size of one temporal attention's cache: pixels of its feature map, heads, channels of a head."""
+
+    pixels: int
+    heads: int
+    head_channels: int
+
+
+def allocate(
+    shapes: Sequence[LayerShape], rows: int, window: AttentionWindow, like: Tensor
+) -> list[LayerCache]:
+    """Empty caches for `rows` rows on the device and in the dtype of `like`."""
+    layers = []
+    for shape in shapes:
+        size = (rows, shape.pixels, shape.heads, window.slots, shape.head_channels)
+        layers.append(LayerCache(like.new_zeros(size), like.new_zeros(size)))
+    return layers
+
+
+def cache_bytes(
+    shapes: Sequence[LayerShape], rows: int, window: AttentionWindow, dtype: torch.dtype
+) -> int:
+    """Bytes that `allocate` takes."""
+    values = sum(shape.pixels * shape.heads * shape.head_channels for shape in shapes)
+    return 2 * rows * window.slots * values * dtype.itemsize
+
+
+class Prefill:
+    """Warm-up frames at one denoising step: they see each other and fill the sinks of the rows of that step.
+
+    rows: the cache rows of the step, one for each group (guidance branch).
+    """
+
+    def __init__(
+        self, layers: Sequence[LayerCache], rows: slice, frames: int, groups: int
+    ) -> None:
+        self.layers, self.rows, self.frames = layers, rows, frames
+        self.visibility = prefill_visibility(frames, groups, layers[0].key.device)
+
+    def exchange(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Store (g, p, e, f, d) keys and values as sinks; return what is attended to."""
+        cache = self.layers[layer]
+        cache.key[self.rows, :, :, : self.frames] = key
+        cache.value[self.rows, :, :, : self.frames] = value
+        return key, value
+
+
+class RingStep:
+    """One streamed frame a row: write the ring, then attend to the whole cache.
+
+    age: (g,) int64 on the device, t - r of every row (see `ring_visibility`).
+    """
+
+    def __init__(
+        self, layers: Sequence[LayerCache], age: Tensor, window: AttentionWindow
+    ) -> None:
+        self.layers, self.frames = layers, 1
+        self.visibility = ring_visibility(age, window)
+        self.slots = ring_slots(age, window)
+
+    def exchange(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write (g, p, e, 1, d) keys and values into each row's slot; return the whole cache."""
+        cache = self.layers[layer]
+        index = self.slots.view(-1, 1, 1, 1, 1).expand_as(key)
+        cache.key.scatter_(3, index, key)
+        cache.value.scatter_(3, index, value)
+        return cache.key, cache.value
+
+
+class WholeClip:
+    """Clips in one pass without a cache: what training runs, equal to prefill and streaming."""
+
+    def __init__(
+        self, frames: int, groups: int, window: AttentionWindow, device: torch.device
+    ) -> None:
+        self.frames = frames
+        self.visibility = clip_visibility(frames, groups, window, device)
+
+    def exchange(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the call itself."""
+        return key, value
+
+
+TemporalState = Prefill | RingStep | WholeClip

@@ -1,0 +1,1 @@
+"""Networks: modules hold weights, state is passed in."""

@@ -1,0 +1,84 @@
+"""Between pixels and latents."""
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Autoencoder(Protocol):
+    """Pixels to latents and back; latents come scaled as the UNet wants them."""
+
+    factor: int
+    channels: int
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        """rgb: (n, 3, h, w) in [0, 1] -> (n, channels, h / factor, w / factor)."""
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """The inverse of `encode`; pixels are not clamped."""
+
+
+OPPONENT = (  # orthonormal: luminance, red against blue, green against magenta
+    (1 / math.sqrt(3), 1 / math.sqrt(3), 1 / math.sqrt(3)),
+    (1 / math.sqrt(2), 0.0, -1 / math.sqrt(2)),
+    (1 / math.sqrt(6), -2 / math.sqrt(6), 1 / math.sqrt(6)),
+)
+
+
+def _cosine_basis(size: int) -> Tensor:
+    """Orthonormal DCT-II, (frequency, sample)."""
+    k, n = torch.arange(size)[:, None].double(), torch.arange(size)[None].double()
+    basis = torch.cos(math.pi * (2 * n + 1) * k / (2 * size)) * math.sqrt(2 / size)
+    basis[0] /= math.sqrt(2)
+    return basis
+
+
+def block_transform(factor: int, luma_order: int, chroma_order: int) -> Tensor:
+    """Rows of an orthonormal transform of factor x factor RGB blocks, (channels, 3, factor, factor).
+
+    Kept are the products of cosines whose frequencies sum to less than the order, low frequencies first.
+    """
+    cosine, colour = _cosine_basis(factor), torch.tensor(OPPONENT).double()
+    pairs = sorted(
+        ((i, j) for i in range(factor) for j in range(factor)), key=lambda pair: (sum(pair), pair)
+    )
+    rows = [
+        colour[axis][:, None, None] * torch.outer(cosine[i], cosine[j])
+        for axis, order in enumerate((luma_order, chroma_order, chroma_order))
+        for i, j in pairs
+        if i + j < order
+    ]
+    return torch.stack(rows).float()
+
+
+class BlockCosineAutoencoder(nn.Module):
+    """A fixed orthonormal block cosine transform in place of a learned autoencoder.
+
+    High frequencies are dropped (they decode to zero), the others are divided by `scale`, their spread over the
+    training pictures, so that noise reaches every channel alike. Nothing here is learned.
+    """
+
+    transform: Tensor
+    scale: Tensor
+
+    def __init__(self, factor: int = 8, luma_order: int = 9, chroma_order: int = 4) -> None:
+        super().__init__()
+        self.factor = factor
+        transform = block_transform(factor, luma_order, chroma_order)
+        self.channels = len(transform)
+        self.register_buffer("transform", transform, persistent=False)
+        self.register_buffer("scale", torch.ones(self.channels))
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        """rgb: (n, 3, h, w) in [0, 1] -> (n, channels, h / factor, w / factor)."""
+        coefficients = functional.conv2d(rgb * 2 - 1, self.transform, stride=self.factor)
+        return coefficients / self.scale[:, None, None]
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(n, channels, h, w) -> (n, 3, h factor, w factor), not clamped."""
+        coefficients = latent * self.scale[:, None, None]
+        rgb = functional.conv_transpose2d(coefficients, self.transform, stride=self.factor)
+        return rgb / 2 + 0.5

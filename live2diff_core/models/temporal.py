@@ -1,0 +1,106 @@
+"""Temporal transformers with position at use (Live2Diff, sec. 3.2; shapes after AnimateDiff, arXiv 2307.04725)."""
+
+import math
+
+import torch
+from diffusers.models.attention import FeedForward
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..cache import TemporalState, Visibility
+from ..config import TemporalConfig
+
+
+def sinusoidal_positions(length: int, channels: int) -> Tensor:
+    """Sine and cosine table, (length, channels) float32 (Vaswani et al. 2017, sec. 3.5)."""
+    position = torch.arange(length)[:, None]
+    rate = torch.exp(torch.arange(0, channels, 2) * (-math.log(10000.0) / channels))
+    table = torch.zeros(length, channels)
+    table[:, 0::2] = torch.sin(position * rate)
+    table[:, 1::2] = torch.cos(position * rate)
+    return table
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, tables: tuple[Tensor, Tensor], view: Visibility
+) -> Tensor:
+    """Attention over time whose keys and values get their position here, nothing of their size is made for it.
+
+    query: (g, p, e, f, d) with position. key, value: (g, p, e, k, d) without. tables: projected positions of keys
+    and values, each (positions, e, d). Returns (g, p, e, f, d).
+
+    score_j = q.k_j + q.(Wk pe_j),  out = sum_j a_j v_j + sum_j a_j (Wv pe_j)
+    """
+    key_positions, value_positions = (table[view.keys] for table in tables)  # (g, f, k, e, d)
+    query = query * query.shape[-1] ** -0.5
+    scores = query @ key.transpose(-1, -2)  # (g, p, e, f, k)
+    scores = scores + torch.einsum("gpefd,gfked->gpefk", query, key_positions)
+    scores = scores.masked_fill(~view.visible[:, None, None], -torch.inf)
+    weights = scores.softmax(-1)
+    return weights @ value + torch.einsum("gpefk,gfked->gpefd", weights, value_positions)
+
+
+class TemporalAttention(nn.Module):
+    """Self-attention of a pixel over time. Keys and values are cached without position."""
+
+    position: Tensor
+
+    def __init__(self, channels: int, config: TemporalConfig, layer: int) -> None:
+        super().__init__()
+        self.layer, self.heads = layer, config.heads
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(channels, channels, bias=False)
+        self.to_v = nn.Linear(channels, channels, bias=False)
+        self.to_out = nn.Linear(channels, channels)
+        table = sinusoidal_positions(config.max_positions, channels)
+        self.register_buffer("position", table, persistent=False)
+
+    def forward(self, x: Tensor, state: TemporalState) -> Tensor:
+        """x: (g f, p, c) -> (g f, p, c). `state` stores keys and values and says what is seen."""
+        view = state.visibility
+        key, value = state.exchange(
+            self.layer, self._split(self.to_k(x), state), self._split(self.to_v(x), state)
+        )
+        query = self._split(self.to_q(x), state)
+        own = self._heads(self.to_q(self.position))[view.queries]  # (g, f, e, d)
+        query = query + rearrange(own, "g f e d -> g 1 e f d")
+        tables = self._heads(self.to_k(self.position)), self._heads(self.to_v(self.position))
+        out = attend(query, key, value, tables, view)
+        return self.to_out(rearrange(out, "g p e f d -> (g f) p (e d)"))
+
+    def _heads(self, table: Tensor) -> Tensor:  # (positions, c) -> (positions, e, d)
+        return rearrange(table, "t (e d) -> t e d", e=self.heads)
+
+    def _split(self, x: Tensor, state: TemporalState) -> Tensor:
+        return rearrange(x, "(g f) p (e d) -> g p e f d", f=state.frames, e=self.heads)
+
+
+class TemporalTransformer(nn.Module):
+    """GroupNorm, Linear in, attentions, GEGLU feed-forward, Linear out; residual around all of it."""
+
+    def __init__(self, channels: int, config: TemporalConfig, first_layer: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(config.norm_groups, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, channels)
+        self.attention_norms = nn.ModuleList(
+            nn.LayerNorm(channels) for _ in range(config.attentions)
+        )
+        self.attentions = nn.ModuleList(
+            TemporalAttention(channels, config, first_layer + i) for i in range(config.attentions)
+        )
+        self.ff_norm = nn.LayerNorm(channels)
+        self.ff = FeedForward(channels, activation_fn="geglu")
+        self.proj_out = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor, state: TemporalState) -> Tensor:
+        """x: (g f, c, h, w) -> same. The norm is per frame."""
+        h = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))  # (n, p, c)
+        for norm, attention in zip(self.attention_norms, self.attentions, strict=True):
+            h = h + attention(norm(h), state)
+        h = h + self.ff(self.ff_norm(h))
+        return x + self.proj_out(h).transpose(1, 2).reshape(x.shape)
+
+    def start_silent(self) -> None:
+        """Zero the output, so that an untrained layer changes nothing."""
+        nn.init.zeros_(self.proj_out.weight)
+        nn.init.zeros_(self.proj_out.bias)

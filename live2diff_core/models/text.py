@@ -1,0 +1,93 @@
+"""Prompts to text embeddings."""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTextModel, PreTrainedTokenizerBase
+
+from ..errors import PromptError
+
+logger = logging.getLogger(__name__)
+
+
+class TextEncoder(nn.Module):
+    """CLIP text model with its tokenizer. clip_skip 1 takes the last layer, 2 the one before it."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, model: CLIPTextModel, clip_skip: int = 1
+    ) -> None:
+        super().__init__()
+        self.tokenizer, self.model, self.clip_skip = tokenizer, model, clip_skip
+
+    def encode(self, prompt: str) -> Tensor:
+        """Text embedding of a prompt, (1, tokens, dim)."""
+        return self.encode_batch([prompt])
+
+    def encode_batch(self, prompts: Sequence[str]) -> Tensor:
+        """Text embeddings, (prompts, tokens, dim)."""
+        tokens = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            truncation=True,
+            max_length=self.model.config.max_position_embeddings,
+            return_tensors="pt",
+        )
+        ids = tokens.input_ids.to(self.model.device)
+        if self.clip_skip == 1:
+            return self.model(ids).last_hidden_state
+        hidden = self.model(ids, output_hidden_states=True).hidden_states[-self.clip_skip]
+        return self.model.text_model.final_layer_norm(hidden)
+
+
+class StyleTextEncoder(TextEncoder):
+    """A text encoder that knows a few styles by name and says so when a prompt names none of them.
+
+    styles: name -> phrases by which a prompt may call it.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        model: CLIPTextModel,
+        styles: Mapping[str, Sequence[str]],
+    ) -> None:
+        super().__init__(tokenizer, model)
+        self.styles = {name: tuple(phrases) for name, phrases in styles.items()}
+
+    def encode(self, prompt: str) -> Tensor:
+        """Text embedding of a prompt, (1, tokens, dim). Raises PromptError if it names no known style."""
+        if prompt.strip() and not self.named_styles(prompt):
+            known = ", ".join(f"{name} ({'; '.join(p)})" for name, p in self.styles.items())
+            raise PromptError(f"the prompt {prompt!r} names no style of this model; known: {known}")
+        return super().encode(prompt)
+
+    def named_styles(self, prompt: str) -> list[str]:
+        """Styles that the prompt names, in the model's order."""
+        words = " ".join(re.findall(r"[a-z]+", prompt.lower()))
+        return [
+            name
+            for name, phrases in self.styles.items()
+            if any(re.search(rf"\b{re.escape(phrase)}\b", words) for phrase in phrases)
+        ]
+
+
+def blend(first: Tensor, second: Tensor, weight: float) -> Tensor:
+    """Spherical interpolation of two text embeddings, token by token.
+
+    first, second: (1, tokens, dim). weight: 0 gives first, 1 gives second, both exactly.
+    """
+    if weight <= 0:
+        return first
+    if weight >= 1:
+        return second
+    length = torch.lerp(first.norm(dim=-1, keepdim=True), second.norm(dim=-1, keepdim=True), weight)
+    a, b = nn.functional.normalize(first, dim=-1), nn.functional.normalize(second, dim=-1)
+    angle = (a * b).sum(-1, keepdim=True).clamp(-1, 1).acos()
+    straight = angle < 1e-3  # sin(angle) vanishes: the chord is the arc
+    arc = (torch.sin((1 - weight) * angle) * a + torch.sin(weight * angle) * b) / torch.sin(
+        angle.clamp(min=1e-3)
+    )
+    return torch.where(straight, torch.lerp(a, b, weight), arc) * length

@@ -1,0 +1,68 @@
+"""A whole translation model: every network that a session needs."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..config import NoiseMode, NoiseScheduleConfig, StepSelection
+from ..errors import FrameSizeError
+from .autoencoder import Autoencoder
+from .depth import DepthEstimator, depth_latent
+from .text import TextEncoder
+from .unet import StreamingUNet
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDefaults:
+    """Settings that a model does best with; size in pixels."""
+
+    width: int
+    height: int
+    steps: StepSelection
+    noise: NoiseMode = "fresh"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TranslationModel:
+    """Networks on one device; holds weights, no state, and serves any number of sessions."""
+
+    name: str
+    unet: StreamingUNet
+    autoencoder: Autoencoder
+    depth: DepthEstimator
+    text: TextEncoder
+    schedule: NoiseScheduleConfig
+    defaults: ModelDefaults
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.unet.depth_mapping.conv_in.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network computes in."""
+        return self.unet.depth_mapping.conv_in.weight.dtype
+
+    @property
+    def size_multiple(self) -> int:
+        """Width and height in pixels must be multiples of this."""
+        return self.autoencoder.factor * self.unet.size_multiple
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raise FrameSizeError, naming the nearest size, for pixels that the network cannot take."""
+        step = self.size_multiple
+        if width % step or height % step or width <= 0 or height <= 0:
+            near = "x".join(str(max(step, round(side / step) * step)) for side in (width, height))
+            raise FrameSizeError(
+                f"{self.name} takes widths and heights that are multiples of {step} pixels, "
+                f"got {width}x{height}; the nearest size is {near}"
+            )
+
+    def depth_features(self, rgb: Tensor) -> Tensor:
+        """Depth prior of frames as the UNet takes it. rgb: (n, 3, h, w) in [0, 1] -> (n, c0, h / f, w / f)."""
+        features: Tensor = self.unet.depth_mapping(
+            depth_latent(self.autoencoder, self.depth(rgb))
+        )
+        return features

@@ -1,0 +1,162 @@
+"""The streaming UNet: a plain diffusers UNet, temporal layers and depth mapping, walked by one forward."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from ..cache import LayerShape, TemporalState
+from ..config import TemporalConfig
+from .depth_mapping import LIVE2DIFF_WIDTHS, DepthMapping
+from .temporal import TemporalTransformer
+
+
+@dataclass(frozen=True, slots=True)
+class MotionConfig:
+    """What stands beside the spatial UNet; the defaults are Live2Diff's."""
+
+    temporal: TemporalConfig = field(default_factory=TemporalConfig)
+    depth_widths: tuple[int, ...] = LIVE2DIFF_WIDTHS
+
+
+class StreamingUNet(nn.Module):
+    """Spatial UNet plus a temporal transformer after every resnet (and attention) of its down and up blocks.
+
+    The spatial UNet stays as diffusers made it, so that checkpoints and LoRAs for it load as usual.
+    """
+
+    def __init__(self, spatial: UNet2DConditionModel, motion: MotionConfig) -> None:
+        super().__init__()
+        self.spatial, self.motion = spatial, motion
+        layer = 0
+        sides: list[nn.ModuleList] = []
+        for blocks in (spatial.down_blocks, spatial.up_blocks):
+            side = nn.ModuleList()
+            for block in blocks:
+                transformers = nn.ModuleList()
+                for resnet in block.resnets:
+                    transformers.append(
+                        TemporalTransformer(resnet.out_channels, motion.temporal, layer)
+                    )
+                    layer += motion.temporal.attentions
+                side.append(transformers)
+            sides.append(side)
+        self.temporal_down, self.temporal_up = sides
+        self.depth_mapping = DepthMapping(
+            spatial.config.in_channels, spatial.config.block_out_channels[0], motion.depth_widths
+        )
+
+    @property
+    def size_multiple(self) -> int:
+        """Latent width and height must be multiples of this."""
+        return int(2 ** (len(self.spatial.config.block_out_channels) - 1))
+
+    def forward(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        text: Tensor,
+        depth: Tensor,
+        state: TemporalState | None,
+    ) -> Tensor:
+        """One network evaluation; rows are the batch.
+
+        x: (n, latent channels, h, w). timestep: (n,) int64. text: (n, tokens, dim). depth: (n, c0, h, w) from
+        `depth_mapping`. state: the temporal attention's keys and values, None leaves the temporal layers out.
+        Returns (n, latent channels, h, w).
+        """
+        unet = self.spatial
+        emb = self._embedding(x, timestep, text)
+        x = unet.conv_in(x) + depth
+        skips = [x]
+        for block, temporal in zip(unet.down_blocks, self.temporal_down, strict=True):
+            x = self._down(block, temporal, (x, emb, text), state, skips)
+        x = unet.mid_block(x, emb, encoder_hidden_states=text)
+        for block, temporal in zip(unet.up_blocks, self.temporal_up, strict=True):
+            x = self._up(block, temporal, (x, emb, text), state, skips)
+        return unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))
+
+    def _embedding(self, x: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        unet = self.spatial
+        emb = unet.time_embedding(unet.get_time_embed(sample=x, timestep=timestep))
+        pooled = unet.get_aug_embed(emb=emb, encoder_hidden_states=text, added_cond_kwargs={})
+        return emb if pooled is None else emb + pooled
+
+    def _down(
+        self,
+        block: nn.Module,
+        temporal: nn.ModuleList,
+        inputs: tuple[Tensor, Tensor, Tensor],
+        state: TemporalState | None,
+        skips: list[Tensor],
+    ) -> Tensor:
+        x, emb, text = inputs
+        for resnet, attention, transformer in _layers(block, temporal):
+            x = _layer(resnet, attention, transformer, (x, emb, text), state)
+            skips.append(x)
+        for downsampler in block.downsamplers or ():
+            x = downsampler(x)
+            skips.append(x)
+        return x
+
+    def _up(
+        self,
+        block: nn.Module,
+        temporal: nn.ModuleList,
+        inputs: tuple[Tensor, Tensor, Tensor],
+        state: TemporalState | None,
+        skips: list[Tensor],
+    ) -> Tensor:
+        x, emb, text = inputs
+        for resnet, attention, transformer in _layers(block, temporal):
+            x = torch.cat([x, skips.pop()], 1)
+            x = _layer(resnet, attention, transformer, (x, emb, text), state)
+        for upsampler in block.upsamplers or ():
+            x = upsampler(x)
+        return x
+
+    def cache_shapes(self, height: int, width: int) -> list[LayerShape]:
+        """Cache size of every temporal attention for a latent of height x width, in layer order."""
+        shapes: list[LayerShape] = []
+        for blocks, side in (
+            (self.spatial.down_blocks, self.temporal_down),
+            (self.spatial.up_blocks, self.temporal_up),
+        ):
+            for block, transformers in zip(blocks, side, strict=True):
+                for transformer in transformers:
+                    shapes += _layer_shapes(transformer, height * width)
+                if getattr(block, "downsamplers", None):
+                    height, width = (height + 1) // 2, (width + 1) // 2
+                if getattr(block, "upsamplers", None):
+                    height, width = height * 2, width * 2
+        return shapes
+
+
+def _layer_shapes(transformer: TemporalTransformer, pixels: int) -> list[LayerShape]:
+    return [
+        LayerShape(pixels, attention.heads, attention.to_k.out_features // attention.heads)
+        for attention in transformer.attentions
+    ]
+
+
+def _layers(
+    block: nn.Module, temporal: nn.ModuleList
+) -> Iterator[tuple[nn.Module, nn.Module | None, TemporalTransformer]]:
+    attentions: Sequence[nn.Module | None] = getattr(block, "attentions", [None] * len(temporal))
+    return zip(block.resnets, attentions, temporal, strict=True)
+
+
+def _layer(
+    resnet: nn.Module,
+    attention: nn.Module | None,
+    transformer: TemporalTransformer,
+    inputs: tuple[Tensor, Tensor, Tensor],
+    state: TemporalState | None,
+) -> Tensor:
+    x, emb, text = inputs
+    x = resnet(x, emb)
+    if attention is not None:
+        x = attention(x, encoder_hidden_states=text, return_dict=False)[0]
+    return x if state is None else transformer(x, state)

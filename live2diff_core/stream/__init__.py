@@ -1,0 +1,1 @@
+"""Streaming: denoising on the cache, and the session that owns its state."""

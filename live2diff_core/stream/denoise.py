@@ -1,0 +1,174 @@
+"""Denoising on the cache: prefill of the sinks and one pipelined step for all frames in flight."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..cache import LayerCache, Prefill, RingStep, allocate
+from ..config import AttentionWindow, Guidance
+from ..models.unet import StreamingUNet
+from ..schedule import Schedule
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conditioning:
+    """What the rows are guided by. text and negative: (1, tokens, dim); negative only with full guidance."""
+
+    text: Tensor
+    guidance: Guidance
+    negative: Tensor | None = None
+
+    def rows(self, count: int) -> Tensor:
+        """Text of `count` rows, those of the negative prompt behind them: (n, tokens, dim)."""
+        text = self.text.expand(count, -1, -1)
+        if self.negative is None:
+            return text
+        return torch.cat([text, self.negative.expand(count, -1, -1)])
+
+    @property
+    def branches(self) -> int:
+        """Network rows for each denoising step: 2 with full guidance, else 1."""
+        return 1 if self.negative is None else 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StreamState:
+    """All that a stream carries from frame to frame; allocated once, written in place.
+
+    Row r holds the frame that was pushed r calls ago: x (N, c, h, w) its noisy latent, source (N, c, h, w) its clean
+    input latent, depth (N, c0, h, w) its depth features. clock: int64 scalar, frames pushed since the prefill.
+    """
+
+    x: Tensor
+    source: Tensor
+    depth: Tensor
+    clock: Tensor
+    rows: Tensor
+    layers: list[LayerCache]
+    window: AttentionWindow
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        tensors = [self.x, self.source, self.depth]
+        for layer in self.layers:
+            tensors += [layer.key, layer.value]
+        return sum(tensor.nbytes for tensor in tensors)
+
+
+def make_state(
+    unet: StreamingUNet,
+    latent: Tensor,
+    steps: int,
+    branches: int,
+    window: AttentionWindow,
+) -> StreamState:
+    """Empty state for latents like `latent` (..., c, h, w)."""
+    channels, height, width = latent.shape[-3:]
+    first = unet.depth_mapping.conv_out.out_channels
+    return StreamState(
+        x=latent.new_zeros(steps, channels, height, width),
+        source=latent.new_zeros(steps, channels, height, width),
+        depth=latent.new_zeros(steps, first, height, width),
+        clock=torch.zeros((), dtype=torch.int64, device=latent.device),
+        rows=torch.arange(steps, device=latent.device).repeat(branches),
+        layers=allocate(unet.cache_shapes(height, width), steps * branches, window, latent),
+        window=window,
+    )
+
+
+def prefill(
+    unet: StreamingUNet,
+    state: StreamState,
+    schedule: Schedule,
+    condition: Conditioning,
+    frames: "WarmupFrames",
+) -> Tensor:
+    """Take the warm-up frames through all steps; their keys and values become the sinks.
+
+    Frames f = window.sinks. Returns the noisy latents that entered each step and, last, the result:
+    (N + 1, f, c, h, w). Live2Diff, sec. 3.3.
+    """
+    latents, depth = frames.latents, frames.depth
+    x = schedule.add_noise(latents, frames.noise, 0)
+    trail = [x]
+    for step in range(schedule.steps):
+        row = slice(step, None, schedule.steps)
+        temporal = Prefill(state.layers, row, len(latents), condition.branches)
+        x0 = _denoise(unet, schedule, condition, (x, latents, depth), step, temporal)
+        x = x0
+        if step + 1 < schedule.steps:
+            x = schedule.add_noise(x0, frames.renoise[step], step + 1)
+        trail.append(x)
+    return torch.stack(trail)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WarmupFrames:
+    """Inputs of a prefill: latents (f, c, h, w), depth features (f, c0, h, w), noise (f, c, h, w), renoise
+    (N - 1, f, c, h, w)."""
+
+    latents: Tensor
+    depth: Tensor
+    noise: Tensor
+    renoise: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NewFrame:
+    """Inputs of a step: latent (c, h, w), depth features (c0, h, w), noise (c, h, w), renoise (N - 1, c, h, w)."""
+
+    latent: Tensor
+    depth: Tensor
+    noise: Tensor
+    renoise: Tensor
+
+
+def step(
+    unet: StreamingUNet,
+    state: StreamState,
+    schedule: Schedule,
+    condition: Conditioning,
+    frame: NewFrame,
+) -> Tensor:
+    """Push one frame: one network call denoises every row by its step. Returns x0 of the last row, (c, h, w).
+
+    That row holds a real frame only from the N-th call on. Live2Diff, sec. 3.3.
+    """
+    state.x[0] = schedule.add_noise(frame.latent, frame.noise, slice(0, 1))[0]
+    state.source[0], state.depth[0] = frame.latent, frame.depth
+    temporal = RingStep(state.layers, state.clock - state.rows, state.window)
+    rows = slice(None)
+    inputs = state.x, state.source, state.depth
+    x0 = _denoise(unet, schedule, condition, inputs, rows, temporal)
+    state.x[1:] = schedule.add_noise(x0[:-1], frame.renoise, slice(1, None))
+    state.source[1:], state.depth[1:] = state.source[:-1].clone(), state.depth[:-1].clone()
+    state.clock.add_(1)
+    return x0[-1]
+
+
+def _denoise(
+    unet: StreamingUNet,
+    schedule: Schedule,
+    condition: Conditioning,
+    inputs: tuple[Tensor, Tensor, Tensor],
+    step: int | slice,
+    temporal: Prefill | RingStep,
+) -> Tensor:
+    """x0 of every row after guidance and consistency boundary. inputs: x, source, depth, each (n, ...)."""
+    x, source, depth = inputs
+    branches = condition.branches
+    timestep = schedule.timesteps[step].expand(len(x)).repeat(branches)
+    repeat = (branches, 1, 1, 1)
+    output = unet(
+        x.repeat(repeat), timestep, condition.rows(len(x)), depth.repeat(repeat), temporal
+    )
+    x0 = schedule.predict_x0(x, output[: len(x)], step)
+    scale = condition.guidance.scale
+    if condition.guidance.mode == "self":
+        x0 = source + scale * (x0 - source)
+    elif condition.guidance.mode == "full":
+        base = schedule.predict_x0(x, output[len(x) :], step)
+        x0 = base + scale * (x0 - base)
+    return schedule.consistency(x, x0, step)

@@ -1,0 +1,1 @@
+"""Training of the small bundled model: procedural clips and classical teachers of style."""

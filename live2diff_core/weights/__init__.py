@@ -1,0 +1,1 @@
+"""Files to modules: rename tables as data, strict loading."""
