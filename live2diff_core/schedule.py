@@ -50,12 +50,17 @@ def lcm_timesteps(config: NoiseScheduleConfig, inference_steps: int) -> Tensor:
     return scheduler.timesteps
 
 
+def alphas_cumprod(config: NoiseScheduleConfig) -> Tensor:
+    """alpha_bar of every training timestep, (train_timesteps,) float32."""
+    return _scheduler(config).alphas_cumprod
+
+
 def make_schedule(
     config: NoiseScheduleConfig, selection: StepSelection, device: torch.device
 ) -> Schedule:
     """Coefficients in float32 for the selected timesteps."""
     timesteps = lcm_timesteps(config, selection.inference_steps)[list(selection.indices)]
-    alpha_bar = _scheduler(config).alphas_cumprod.double()[timesteps]
+    alpha_bar = alphas_cumprod(config).double()[timesteps]
     scaled = timesteps.double() * 10  # LCM's timestep_scaling; sigma_data = 0.5
     skip = 0.25 / (scaled**2 + 0.25)
     out = scaled / (scaled**2 + 0.25).sqrt()

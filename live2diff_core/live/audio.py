@@ -43,7 +43,7 @@ class AudioTrack:
         self._start = start
         self._last = float("-inf")
         track = next(audio for audio in self._file.streams.audio if audio.codec_context)
-        self._copies = track.codec_context.codec.canonical_name in copied
+        self._copies = _codec(track) in copied
         self._stream = (
             container.add_stream_from_template(track)
             if self._copies
@@ -97,6 +97,12 @@ class AudioTrack:
         piece.dts = piece.pts
         piece.stream = self._stream
         self._container.mux(piece)
+
+
+def _codec(track: AudioStream) -> str:
+    """Name a codec; AAC as broadcasts carry it, without the header that files need, is another."""
+    name = track.codec_context.codec.canonical_name
+    return "adts" if name == "aac" and not track.codec_context.extradata else name
 
 
 def _add_encoder(container: OutputContainer, encoder: str) -> AudioStream:

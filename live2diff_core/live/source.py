@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from typing import Protocol, cast
@@ -154,7 +155,7 @@ class VideoFile(Source):
                 return
             end = timestamp + max(step, float(picture.duration * self._tick))
             picture = next(pictures, None)
-        declared = _declared_seconds(self._container, self._stream)
+        declared = _declared_seconds(self._container, self._stream, self._info.start)
         if self._break is None and declared is not None and end < declared - DECLARED_SLACK:
             self._break = f"the file ends, but says that it lasts {declared:.2f} s"
         if self._break is not None:
@@ -169,19 +170,21 @@ class VideoFile(Source):
     def _pictures(self) -> Iterator[VideoFrame]:
         """Decode until the end or the break, which is kept."""
         try:
-            for packet in self._container.demux(self._stream):
-                yield from self._decode(packet)
+            # The last packet of a stream is PyAV's own, empty one.
+            for packet, following in pairwise(self._container.demux(self._stream)):
+                if packet.is_corrupt and following.size == 0:
+                    self._break = "the data stops inside a frame"
+                else:
+                    yield from self._decode(packet)
         except FFmpegError as error:
             self._break = error.strerror or str(error)
-            # The decoder's threads still hold whole pictures from ahead of the break.
-            with suppress(FFmpegError):
-                yield from self._stream.decode(None)
+        # The decoder still holds whole pictures from ahead of the end, or the break.
+        with suppress(FFmpegError):
+            yield from self._stream.decode(None)
 
     def _decode(self, packet: "Packet[VideoStream]") -> list[VideoFrame]:
         """Decode one packet; damage ahead of the first picture is where a recording began."""
         try:
-            if packet.is_corrupt:
-                raise InvalidDataError(0, "the data stops inside a frame")
             pictures = packet.decode()
         except InvalidDataError:
             if self._started:
@@ -326,14 +329,14 @@ def _estimate_frames(container: InputContainer, stream: VideoStream, rate: Fract
     return None
 
 
-def _declared_seconds(container: InputContainer, stream: VideoStream) -> float | None:
-    """Length of the video in seconds, where the file itself says so."""
+def _declared_seconds(container: InputContainer, stream: VideoStream, start: float) -> float | None:
+    """Seconds from the first frame to the end of the video, where the file itself says so."""
     if DECLARING.isdisjoint(container.format.name.split(",")):
         return None
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    tag = stream.metadata.get("DURATION")  # Matroska's, as 00:01:02.345
+    tag = stream.metadata.get("DURATION")  # Matroska's, as 00:01:02.345 on the file's clock
     if tag is None:
         return None
     hours, minutes, seconds = tag.split(":")
-    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - start

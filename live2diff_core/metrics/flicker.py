@@ -1,4 +1,4 @@
-"""Flicker as warping error: what changes from frame to frame beyond what the input's motion explains.
+"""Flicker as warping error: what changes between frames that the input's motion does not explain.
 
 The measure is that of Lai et al., "Learning Blind Video Temporal Consistency" (ECCV 2018), sec. 5:
 the previous output, warped by the optical flow of the input, against the current one, over the
@@ -29,7 +29,7 @@ LEAST_VISIBLE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Flicker:
-    """Mean squared warping error over pairs of frames, in units of [0, 1] squared; nan without pairs.
+    """Mean squared warping error over pairs of frames, for values in [0, 1]; nan without pairs.
 
     source: of the input itself, the floor that motion and noise set. outputs: in the order given.
     pairs: measured. cuts: left out, too little in common. visible: mean share of pixels compared.
@@ -62,8 +62,9 @@ class FlickerMeter:
         """
         size = _common_size(source, outputs)
         scaled = _scale(_bytes(source), size)
-        gray: Gray = cv2.cvtColor(scaled, cv2.COLOR_RGB2GRAY)
-        images = [scaled.astype(np.float32) / 255, *(_image(output) for output in outputs)]
+        gray = np.asarray(cv2.cvtColor(scaled, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+        own: Image = scaled.astype(np.float32) / np.float32(255)
+        images = [own, *(_image(output) for output in outputs)]
         if self._gray is None:
             self._sums = np.zeros(len(images))
         else:
@@ -80,8 +81,8 @@ class FlickerMeter:
 
     def _measure(self, before: Gray, now: Gray, images: list[Image]) -> None:
         # Where each pixel of now was before, and the other way round: (h, w, 2) as (x, y).
-        backward: Image = self._flow.calc(now, before, None)
-        forward: Image = self._flow.calc(before, now, None)
+        backward = self._flow_between(now, before)
+        forward = self._flow_between(before, now)
         origin = _grid(backward.shape[:2]) + backward
         seen = visible(backward, forward)
         share = float(seen.mean())
@@ -94,6 +95,10 @@ class FlickerMeter:
         self._sums += errors
         self._visible += share
         self._pairs += 1
+
+    def _flow_between(self, there: Gray, here: Gray) -> Image:
+        at_rest: Image = np.zeros((*there.shape, 2), dtype=np.float32)
+        return np.asarray(self._flow.calc(there, here, at_rest), dtype=np.float32)
 
     def _check_alike(self, images: list[Image]) -> None:
         expected = [image.shape[:2] for image in self._images]
@@ -122,7 +127,9 @@ def visible(backward: Image, forward: Image) -> NDArray[np.bool_]:
 
 def warp(image: Image, origin: Image) -> Image:
     """Fetch each pixel from where it was. image: (h, w, c). origin: (h, w, 2), as (x, y)."""
-    return cv2.remap(image, origin, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    x, y = origin[..., 0], origin[..., 1]
+    fetched = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(fetched, dtype=np.float32)
 
 
 def _error(warped: Image, image: Image, seen: NDArray[np.bool_]) -> float:
@@ -130,7 +137,7 @@ def _error(warped: Image, image: Image, seen: NDArray[np.bool_]) -> float:
 
 
 def _squared(flow: Image) -> Image:
-    return np.square(flow).sum(axis=2)
+    return np.asarray(np.square(flow).sum(axis=2), dtype=np.float32)
 
 
 def _grid(shape: tuple[int, ...]) -> Image:

@@ -85,8 +85,8 @@ def blend(first: Tensor, second: Tensor, weight: float) -> Tensor:
         return second
     length = torch.lerp(first.norm(dim=-1, keepdim=True), second.norm(dim=-1, keepdim=True), weight)
     a, b = nn.functional.normalize(first, dim=-1), nn.functional.normalize(second, dim=-1)
-    angle = (a * b).sum(-1, keepdim=True).clamp(-1, 1).acos()
-    straight = angle < 1e-3  # sin(angle) vanishes: the chord is the arc
+    angle = (a * b).sum(-1, keepdim=True).clamp(-1 + 1e-6, 1 - 1e-6).acos()
+    straight = angle < 2e-3  # sin(angle) vanishes: the chord is the arc
     arc = (torch.sin((1 - weight) * angle) * a + torch.sin(weight * angle) * b) / torch.sin(
         angle.clamp(min=1e-3)
     )

@@ -261,7 +261,7 @@ STYLES = _table(
     ),
     Style(
         "comic",
-        ("sepia comic", "comic book", "vintage comic page", "cartoon in sepia tones", "comic"),
+        ("sepia comic", "comic book", "vintage comic page", "cartoon in sepia tones", "sepia", "comic"),
         _comic,
     ),
     Style(
@@ -271,12 +271,12 @@ STYLES = _table(
     ),
     Style(
         "chalk",
-        ("chalk drawing", "chalk on a blackboard", "blackboard sketch", "chalkboard", "chalk"),
+        ("chalk drawing", "chalk on a blackboard", "blackboard", "chalkboard", "chalk"),
         _chalk,
     ),
     Style(
         "thermal",
-        ("thermal camera", "heat map", "infrared thermal image", "thermal vision", "thermal"),
+        ("thermal camera", "heat map", "infrared thermal image", "thermal vision", "infrared", "thermal"),
         _thermal,
     ),
     Style(
