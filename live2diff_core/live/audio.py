@@ -25,8 +25,8 @@ class AudioTrack:
     """Copies the packets of a source's audio, or encodes them anew, as far as the picture has come.
 
     source: a file with audio. start: the first frame of its video on its clock, in seconds.
-    copied: codecs that the container takes as they are; anything else becomes `encoder`, stereo
-    at 48 kHz. Damaged audio ends the track with a warning, not the video.
+    copied: codecs that the container takes as they are; anything else becomes `encoder`, mono or
+    stereo at 48 kHz. Damaged audio ends the track with a warning, not the video.
     Raises SourceError when the file cannot be opened again.
     """
 
@@ -47,7 +47,7 @@ class AudioTrack:
         self._stream = (
             container.add_stream_from_template(track)
             if self._copies
-            else _add_encoder(container, encoder)
+            else _add_encoder(container, encoder, track)
         )
         self._pieces = self._read(track)
         self._next = next(self._pieces, None)
@@ -105,8 +105,8 @@ def _codec(track: AudioStream) -> str:
     return "adts" if name == "aac" and not track.codec_context.extradata else name
 
 
-def _add_encoder(container: OutputContainer, encoder: str) -> AudioStream:
+def _add_encoder(container: OutputContainer, encoder: str, track: AudioStream) -> AudioStream:
     stream = cast(AudioStream, container.add_stream(encoder, rate=RATE))
-    stream.codec_context.layout = "stereo"
+    stream.codec_context.layout = "mono" if track.codec_context.channels == 1 else "stereo"
     stream.codec_context.bit_rate = BITS_PER_SECOND
     return stream

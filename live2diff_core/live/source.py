@@ -298,7 +298,7 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     found = ", ".join(f"{s.type} ({s.name or 'no decoder'})" for s in container.streams)
     raise SourceError(
         f"{path}: expected a file with a video stream, got {found or 'no stream at all'}. "
-        "Choose a file that holds a video."
+        "Choose a file that holds a video, or get a whole copy of this one."
     )
 
 

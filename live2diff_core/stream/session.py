@@ -1,0 +1,373 @@
+"""A stream of video translation: its state, and the way of a frame from pixels to pixels."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from ..cache import cache_bytes
+from ..config import Guidance, StepSelection, StreamConfig
+from ..errors import ConfigError, StreamClosed, StreamNotReady
+from ..frames import Frame, to_unit_range
+from ..models.translator import TranslationModel
+from ..schedule import Schedule, make_schedule
+from .denoise import (
+    Conditioning,
+    NewFrame,
+    StreamState,
+    WarmupFrames,
+    make_state,
+    prefill,
+    step,
+)
+from .fit import fit_frame
+from .noise import StreamNoise
+from .spec import Clock, Effect, SessionSpec, SessionStats, Stopwatch
+
+logger = logging.getLogger(__name__)
+
+PARAMETERS: dict[str, Effect] = {
+    "prompt": "re-prime",
+    "strength": "re-prime",
+    "steps": "re-prime",
+    "seed": "re-prime",
+    "guidance": "re-prime",
+    "noise": "reopen",
+    "size": "reopen",
+    "window": "reopen",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Input:
+    """A real input of the network: latent (c, h, w), depth features (c0, h, w)."""
+
+    latent: Tensor
+    depth: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _InFlight:
+    """Where a frame that is not finished belongs, and when it came."""
+
+    index: int
+    timestamp: float
+    arrived: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """What follows from the parameters: replaced as a whole when one of them changes."""
+
+    config: StreamConfig
+    schedule: Schedule
+    condition: Conditioning
+    prompt: str | Tensor
+
+
+class Session:
+    """Translates a stream frame by frame; see `SessionSpec` for its shape.
+
+    Weights are the model's, state is the session's: many sessions run on one model and never meet. A result depends
+    on parameters, seed and inputs alone. Not thread-safe: one thread at a time.
+    """
+
+    def __init__(
+        self,
+        model: TranslationModel,
+        config: StreamConfig,
+        prompt: str | Tensor,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        """Open a stream. prompt: words, or a text embedding (1, tokens, dim).
+
+        Raises FrameSizeError for a size that the network cannot take, PromptError for a prompt without meaning to it.
+        """
+        model.check_size(config.width, config.height)
+        self._model, self._clock, self._closed = model, clock, False
+        self._plan = self._make_plan(config, prompt)
+        self._forget()
+
+    # ---- what it is
+
+    @property
+    def config(self) -> StreamConfig:
+        """Settings as they are now."""
+        return self._plan.config
+
+    @property
+    def spec(self) -> SessionSpec:
+        """Shape of the session."""
+        return SessionSpec(
+            first_frames=self.config.window.sinks,
+            chunk_frames=1,
+            latency_frames=self._plan.schedule.steps - 1,
+            needs_input=True,
+            warmup="frames",
+            state_bytes=self._state_bytes(),
+            parameters=PARAMETERS,
+        )
+
+    @property
+    def stats(self) -> SessionStats:
+        """Counts and durations."""
+        watch = self._watch
+        stages = {name: watch.percentiles(name) for name in watch.durations if name != "latency"}
+        return SessionStats(
+            frames_in=self._frames_in,
+            frames_out=self._frames_out,
+            dropped=0,
+            reprimes=self._reprimes,
+            latency_ms=watch.percentiles("latency"),
+            stages_ms=stages,
+        )
+
+    # ---- the way of a frame
+
+    @torch.inference_mode()
+    def warmup(self, frames: Sequence[Frame]) -> list[Frame]:
+        """Translate the first frames together and keep them as what every later frame attends to.
+
+        Takes `spec.first_frames` frames; fewer are padded by repeating the last one, which is logged. Raises
+        ConfigError for none, for too many, or for a second warm-up without reset().
+        """
+        self._check_open()
+        wanted = self.config.window.sinks
+        if self._state is not None:
+            raise ConfigError("this session has had its warm-up: push() frames, or reset() first")
+        if not 1 <= len(frames) <= wanted:
+            raise ConfigError(f"a warm-up takes 1 to {wanted} frames, got {len(frames)}")
+        if len(frames) < wanted:
+            logger.warning(
+                "the warm-up wants %d frames and got %d: the last one is repeated",
+                wanted,
+                len(frames),
+            )
+        arrived = self._clock()
+        inputs = [self._encode(frame) for frame in frames]
+        self._history.extend(inputs + inputs[-1:] * (wanted - len(frames)))
+        self._state, trail = self._prime(self._plan)
+        self._frames_in += len(frames)
+        self._last_index = frames[-1].index
+        return [
+            self._finish(x0, _InFlight(frame.index, frame.timestamp, arrived))
+            for frame, x0 in zip(frames, trail[-1], strict=False)
+        ]
+
+    @torch.inference_mode()
+    def push(self, frames: Sequence[Frame]) -> list[Frame]:
+        """Take frames in order; returns those that are finished, each with its own index and timestamp.
+
+        Raises StreamNotReady before the warm-up. Live2Diff, sec. 3.3.
+        """
+        self._check_open()
+        if self._state is None:
+            raise StreamNotReady(
+                f"warmup() with {self.config.window.sinks} frames comes before push()"
+            )
+        finished = self._ready
+        self._ready = []
+        for frame in frames:
+            arrived = self._clock()
+            entry = self._encode(frame)
+            if self._drained:
+                self._reprime(self._plan)
+            self._history.append(entry)
+            self._in_flight.append(_InFlight(frame.index, frame.timestamp, arrived))
+            self._frames_in += 1
+            self._last_index = frame.index
+            finished += self._step(entry)
+        return finished
+
+    @torch.inference_mode()
+    def flush(self) -> list[Frame]:
+        """Finish the frames in flight. The next push() re-primes from the last real inputs."""
+        self._check_open()
+        finished = self._ready
+        self._ready = []
+        while self._in_flight:
+            finished += self._step(self._history[-1])
+            self._drained = True
+        return finished
+
+    def _encode(self, frame: Frame) -> _Input:
+        model, config = self._model, self.config
+        with self._watch.measure("encode"):
+            rgb = to_unit_range(frame.rgb, model.device, model.dtype)
+            rgb = fit_frame(rgb, config.width, config.height, config.fit)[None]
+            latent = model.autoencoder.encode(rgb)[0]
+        with self._watch.measure("depth"):
+            depth = model.depth_features(rgb)[0]
+        return _Input(latent, depth)
+
+    def _step(self, entry: _Input) -> list[Frame]:
+        """One network call; the frame that leaves the last row, if that row holds one."""
+        assert self._state is not None
+        plan = self._plan
+        with self._watch.measure("network"):
+            frame = NewFrame(entry.latent, entry.depth, *self._noise.frame())
+            x0 = step(self._model.unet, self._state, plan.schedule, plan.condition, frame)
+        self._calls += 1
+        if self._calls < plan.schedule.steps:
+            return []
+        return [self._finish(x0, self._in_flight.popleft())]
+
+    def _finish(self, x0: Tensor, origin: _InFlight) -> Frame:
+        with self._watch.measure("decode"):
+            rgb = self._model.autoencoder.decode(x0[None])[0].clamp(0, 1).float()
+        self._watch.add("latency", self._clock() - origin.arrived)
+        self._frames_out += 1
+        return Frame(rgb, origin.index, origin.timestamp)
+
+    # ---- changing it
+
+    def update(
+        self,
+        *,
+        prompt: str | Tensor | None = None,
+        strength: float | None = None,
+        steps: StepSelection | None = None,
+        seed: int | None = None,
+        guidance: Guidance | None = None,
+    ) -> int:
+        """Change parameters and re-prime; returns the index of the first frame that shows the change.
+
+        The last real inputs are warmed up anew on a second cache, which then replaces the first; frames in flight go
+        on from there, none is lost. strength keeps the number of steps. A bad value raises ConfigError or PromptError
+        and changes nothing. Re-priming costs about one warm-up.
+        """
+        self._check_open()
+        config = self.config
+        if strength is not None:
+            if steps is not None:
+                raise ConfigError("give strength or steps, not both")
+            steps = StepSelection(
+                strength=strength,
+                steps=self._plan.schedule.steps,
+                inference_steps=config.steps.inference_steps,
+            )
+        config = replace(
+            config,
+            steps=steps or config.steps,
+            seed=config.seed if seed is None else seed,
+            guidance=guidance or config.guidance,
+        )
+        plan = self._make_plan(config, self._plan.prompt if prompt is None else prompt)
+        if self._state is None:
+            self._plan = plan
+            self._forget()
+            return 0
+        self._reprime(plan)
+        return self._in_flight[0].index if self._in_flight else self._last_index + 1
+
+    def reprime(self) -> None:
+        """Anchor the stream to its last real inputs, as after a scene cut. Raises StreamNotReady before warmup()."""
+        self._check_open()
+        if self._state is None:
+            raise StreamNotReady("there is nothing to re-prime from before warmup()")
+        self._reprime(self._plan)
+
+    def reset(self) -> None:
+        """Forget everything but the parameters: the next frames go to warmup()."""
+        self._check_open()
+        self._forget()
+
+    def close(self) -> None:
+        """Free the state. Closing twice is fine."""
+        self._closed = True
+        self._forget()
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- its state
+
+    def _forget(self) -> None:
+        self._state: StreamState | None = None
+        self._history: deque[_Input] = deque(maxlen=self.config.window.sinks)
+        self._in_flight: deque[_InFlight] = deque()
+        self._ready: list[Frame] = []
+        self._watch = Stopwatch(self._clock)
+        self._calls = self._frames_in = self._frames_out = self._reprimes = 0
+        self._last_index, self._drained = -1, False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StreamClosed("this session is closed: open a new one")
+
+    @torch.inference_mode()
+    def _make_plan(self, config: StreamConfig, prompt: str | Tensor) -> _Plan:
+        model = self._model
+        schedule = make_schedule(model.schedule, config.steps, model.device)
+        negative = None
+        if config.guidance.mode == "full":
+            negative = model.text.encode(config.guidance.negative)
+        text = model.text.encode(prompt) if isinstance(prompt, str) else prompt
+        condition = Conditioning(text.to(model.device, model.dtype), config.guidance, negative)
+        return _Plan(config, schedule, condition, prompt)
+
+    def _state_bytes(self) -> int:
+        model, config = self._model, self.config
+        height, width = (side // model.autoencoder.factor for side in (config.height, config.width))
+        rows = self._plan.schedule.steps * self._plan.condition.branches
+        shapes = model.unet.cache_shapes(height, width)
+        features = model.unet.depth_mapping.conv_out.out_channels + 2 * model.autoencoder.channels
+        rows_bytes = (
+            self._plan.schedule.steps * features * height * width * model.dtype.itemsize
+        )
+        return cache_bytes(shapes, rows, config.window, model.dtype) + rows_bytes
+
+    @torch.inference_mode()
+    def _reprime(self, plan: _Plan) -> None:
+        """Warm a second state from the last real inputs under `plan`, seat the frames in flight in it, swap."""
+        if len(self._in_flight) > plan.config.window.sinks:
+            self._ready = self.flush()
+        state, trail = self._prime(plan)
+        entries = list(self._history)
+        seated = plan.schedule.steps - 1
+        while len(self._in_flight) > seated:
+            age = len(self._in_flight)
+            self._ready.append(self._finish(trail[-1][-age], self._in_flight.popleft()))
+        for row in range(1, len(self._in_flight) + 1):
+            state.x[row] = trail[row][-row]
+            state.source[row], state.depth[row] = entries[-row].latent, entries[-row].depth
+        self._plan, self._state = plan, state
+        self._calls = len(self._in_flight)
+        self._reprimes += 1
+        self._drained = False
+
+    def _prime(self, plan: _Plan) -> tuple[StreamState, Tensor]:
+        """A state whose sinks are the last real inputs, and their latents on the way to the result."""
+        latents = torch.stack([entry.latent for entry in self._history])
+        old = self._plan.config
+        fresh_start = self._state is None or old.seed != plan.config.seed
+        if fresh_start or self._plan.schedule.steps != plan.schedule.steps:
+            config = plan.config
+            self._noise = StreamNoise(config.seed, config.noise, plan.schedule.steps, latents)
+        steps, branches = plan.schedule.steps, plan.condition.branches
+        state = make_state(self._model.unet, latents, steps, branches, plan.config.window)
+        depth = torch.stack([entry.depth for entry in self._history])
+        frames = WarmupFrames(latents, depth, *self._noise.warmup(len(latents)))
+        with self._watch.measure("warmup"):
+            trail = prefill(self._model.unet, state, plan.schedule, plan.condition, frames)
+        return state, trail
+
+
+def translate(session: Session, frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Translate a whole stream: n frames in, n frames out, as they are finished."""
+    source = iter(frames)
+    first = list(islice(source, session.spec.first_frames))
+    if not first:
+        return
+    yield from session.warmup(first)
+    for frame in source:
+        yield from session.push([frame])
+    yield from session.flush()
