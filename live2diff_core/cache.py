@@ -1,13 +1,13 @@
 """Sinks and ring of the temporal attention, as closed forms of a frame counter.
 
 Letters used in shape comments, here and in the models:
-    n  rows of a network batch        r  denoising step of a row, 0 = noisiest
-    g  groups: rows that do not see each other in time      f  frames of a group in one call
-    p  pixels of a feature map (h w)  k  keys: cache slots or frames that are attended to
-    c  channels                       e  attention heads    d  channels of a head (c = e d)
+n  rows of a network batch        r  denoising step of a row, 0 = noisiest
+g  groups: rows that do not see each other in time      f  frames of a group in one call
+p  pixels of a feature map (h w)  k  keys: cache slots or frames that are attended to
+c  channels                       e  attention heads    d  channels of a head (c = e d)
 
-Row r has seen `age` = t - r real frames before frame t. It writes slot S + age mod R, and sees the S sinks and
-the last R frames with positions in order of time (Live2Diff, sec. 3.2).
+Row r has seen `age` = t - r real frames before frame t. It writes slot S + age mod R, and sees the
+S sinks and the last R frames with positions in order of time (Live2Diff, sec. 3.2).
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ from .config import AttentionWindow
 class Visibility:
     """Which keys a query sees and at which positions.
 
-    keys: (g, f, k) int64 positions of the keys as query f sees them. queries: (g, f) int64 its own position.
-    visible: (g, f, k) bool.
+    keys: (g, f, k) int64 positions of the keys as query f sees them. queries: (g, f) int64 its own
+    position. visible: (g, f, k) bool.
     """
 
     keys: Tensor
@@ -38,9 +38,10 @@ def ring_slots(age: Tensor, window: AttentionWindow) -> Tensor:
 
 
 def ring_visibility(age: Tensor, window: AttentionWindow) -> Visibility:
-    """What rows of these ages see after writing. age: (g,) int64, negative while a row holds no frame of its cache.
+    """What rows of these ages see after writing; age < 0 is a row without a frame of its cache.
 
-    A row without a frame sees the sinks alone; what it writes is overwritten before it is ever visible.
+    A row without a frame sees the sinks alone; what it writes is overwritten before it is ever
+    visible.
     """
     slot = torch.arange(window.slots, device=age.device)
     age = age[:, None]  # (g, 1)
@@ -66,7 +67,8 @@ def clip_visibility(
 ) -> Visibility:
     """Warm-up and streaming of a whole clip at once, as one masked attention over all its frames.
 
-    Key j < sinks is a warm-up frame, later keys are streamed frames. Raises ValueError for a clip without them.
+    Key j < sinks is a warm-up frame, later keys are streamed frames. Raises ValueError for a clip
+    without them.
     """
     if frames < window.sinks:
         raise ValueError(f"a clip needs at least the {window.sinks} warm-up frames, got {frames}")
@@ -94,7 +96,7 @@ class LayerCache:
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """Size of one temporal attention's cache: pixels of its feature map, heads, channels of a head."""
+    """Size of one temporal attention's cache: pixels, heads, channels of a head."""
 
     pixels: int
     heads: int
@@ -121,14 +123,12 @@ def cache_bytes(
 
 
 class Prefill:
-    """Warm-up frames at one denoising step: they see each other and fill the sinks of the rows of that step.
+    """Warm-up frames at one denoising step: they see each other and become its rows' sinks.
 
     rows: the cache rows of the step, one for each group (guidance branch).
     """
 
-    def __init__(
-        self, layers: Sequence[LayerCache], rows: slice, frames: int, groups: int
-    ) -> None:
+    def __init__(self, layers: Sequence[LayerCache], rows: slice, frames: int, groups: int) -> None:
         self.layers, self.rows, self.frames = layers, rows, frames
         self.visibility = prefill_visibility(frames, groups, layers[0].key.device)
 
@@ -146,9 +146,7 @@ class RingStep:
     age: (g,) int64 on the device, t - r of every row (see `ring_visibility`).
     """
 
-    def __init__(
-        self, layers: Sequence[LayerCache], age: Tensor, window: AttentionWindow
-    ) -> None:
+    def __init__(self, layers: Sequence[LayerCache], age: Tensor, window: AttentionWindow) -> None:
         self.layers, self.frames = layers, 1
         self.visibility = ring_visibility(age, window)
         self.slots = ring_slots(age, window)

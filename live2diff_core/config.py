@@ -1,6 +1,7 @@
 """Settings of a stream: frozen, validated once when they are made."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 from .errors import ConfigError
@@ -20,7 +21,7 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class AttentionWindow:
-    """What a frame attends to: `sinks` warm-up frames and the last `ring` frames, itself included."""
+    """What a frame attends to: `sinks` warm-up frames and the last `ring` ones, itself included."""
 
     sinks: int = 8
     ring: int = 8
@@ -39,9 +40,9 @@ class AttentionWindow:
 class StepSelection:
     """Which timesteps of the LCM schedule a frame passes, noisiest first.
 
-    t_index: ascending indices into the schedule of `inference_steps` timesteps; it excludes strength and steps.
-    strength: (0, 1], the part of the schedule that is run. steps: 1 to 8, spread evenly over that part;
-    None takes every timestep of it, as the reference does.
+    t_index: ascending indices into the schedule of `inference_steps` timesteps; it excludes
+    strength and steps. strength: (0, 1], the part of the schedule that is run. steps: 1 to 8,
+    spread evenly over that part; None takes every timestep of it, as the reference does.
     """
 
     t_index: tuple[int, ...] | None = None
@@ -87,10 +88,10 @@ class StepSelection:
             1 <= len(t_index) <= MAX_STEPS,
             f"t_index must hold 1 to {MAX_STEPS} indices, got {len(t_index)}",
         )
-        ascending = all(a < b for a, b in zip(t_index, t_index[1:], strict=False))
+        ascending = all(a < b for a, b in pairwise(t_index))
         _require(ascending, f"t_index must ascend (noisiest first), got {list(t_index)}")
         _require(
-            0 <= t_index[0] and t_index[-1] < self.inference_steps,
+            t_index[0] >= 0 and t_index[-1] < self.inference_steps,
             f"t_index must lie in 0..{self.inference_steps - 1}, got {list(t_index)}",
         )
 
@@ -111,9 +112,9 @@ class StepSelection:
 class Guidance:
     """Classifier-free guidance: x0 = base + scale (x0_prompt - base).
 
-    mode "none": the prompt alone (the reference). "self": the base is the input frame itself, residual CFG with
-    self-negative (StreamDiffusion, arXiv 2312.12491, sec. 3.2), no extra network rows. "full": the base is the
-    network under `negative`, which doubles the rows and the cache.
+    mode "none": the prompt alone (the reference). "self": the base is the input frame itself,
+    residual CFG with self-negative (StreamDiffusion, arXiv 2312.12491, sec. 3.2), no extra network
+    rows. "full": the base is the network under `negative`, which doubles the rows and the cache.
     """
 
     mode: GuidanceMode = "none"
@@ -133,8 +134,9 @@ class Guidance:
 class StreamConfig:
     """Everything a session is opened with besides model and prompt.
 
-    width, height: pixels of the translated picture. noise "fresh" draws anew for every frame (the reference),
-    "fixed" uses one field for the whole stream (steadier). fit: what happens to a frame of another size.
+    width, height: pixels of the translated picture. noise "fresh" draws anew for every frame (the
+    reference), "fixed" uses one field for the whole stream (steadier). fit: what happens to a frame
+    of another size.
     """
 
     width: int
@@ -147,9 +149,7 @@ class StreamConfig:
     fit: Fit = "refuse"
 
     def __post_init__(self) -> None:
-        _require(
-            self.width > 0 and self.height > 0, f"size must be positive, got {self.size_text}"
-        )
+        _require(self.width > 0 and self.height > 0, f"size must be positive, got {self.size_text}")
         _require(self.noise in ("fresh", "fixed"), f"noise: fresh or fixed, not {self.noise!r}")
         _require(
             self.fit in ("refuse", "stretch", "crop"),
@@ -165,7 +165,7 @@ class StreamConfig:
 
 @dataclass(frozen=True, slots=True)
 class NoiseScheduleConfig:
-    """The training schedule a network was made for; the defaults are Live2Diff's (DESIGN, schedule)."""
+    """The schedule that a network was trained with; the defaults are Live2Diff's."""
 
     train_timesteps: int = 1000
     beta_start: float = 0.00085

@@ -35,7 +35,7 @@ from .weights.load import load_live2diff, read_safetensors
 
 @dataclass(frozen=True, slots=True)
 class ParityResult:
-    """Largest absolute differences of one recorded stream; errors in the units of the recorded latents."""
+    """Largest absolute differences of one recorded stream, in units of its latents."""
 
     name: str
     steps: int
@@ -56,7 +56,7 @@ class ParityResult:
 
 
 class Recording:
-    """A directory of recorded streams: golden.json, weights and one or two tensor files for each case."""
+    """A directory of recorded streams: golden.json, weights, tensor files for each case."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -65,7 +65,7 @@ class Recording:
             self.index: dict[str, Any] = json.loads(index.read_text())
         except (OSError, ValueError) as error:
             raise WeightsFormatError(
-                f"{directory} holds no readable golden.json ({error}); expected a recording directory"
+                f"{directory} has no readable golden.json ({error}); expected a recording"
             ) from error
         streaming = self.index["motion"]["motion_module_kwargs"]
         attention = streaming["attention_kwargs"]
@@ -91,7 +91,7 @@ class Recording:
         return unet.eval()
 
     def cases(self, names: Sequence[str] = ()) -> Iterator["Case"]:
-        """Recorded streams, all or the named ones. Raises ConfigError for a name that is not there."""
+        """Recorded streams, all or the named ones. Raises ConfigError for an unknown name."""
         known = {case["case"]["name"]: case for case in self.index["cases"]}
         unknown = sorted(set(names) - known.keys())
         if unknown:
@@ -124,7 +124,7 @@ class Case:
         return make_schedule(self.recording.noise, selection, torch.device("cpu"))
 
     def expected(self, name: str) -> Tensor:
-        """A recorded stream tensor, without the reference's start-up defect where it has one (N >= 3)."""
+        """A recorded tensor, where N >= 3 the one without the reference's start-up defect."""
         return self.tensors.get(f"clean.{name}", self.tensors[f"stream.{name}"])
 
 
@@ -196,9 +196,10 @@ def _tables_equal(case: Case, state: StreamState, t: int) -> bool:
 
 
 def _cache_error(case: Case, state: StreamState, when: str) -> float:
-    """Largest difference over the recorded layers and pixels, in slots that are visible to a real frame.
+    """Largest difference over recorded layers and pixels, in slots a real frame sees.
 
-    Rows 2 and up of a stream with N >= 3 were recorded with the reference's start-up defect: only their sinks count.
+    Rows 2 and up of a stream with N >= 3 were recorded with the reference's start-up defect: only
+    their sinks count.
     """
     age = state.clock - 1 - state.rows  # of the frame that was just pushed; -1 after the warm-up
     if "clean.x0" in case.tensors:

@@ -13,7 +13,7 @@ import av
 import numpy as np
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 from typing_extensions import Self
 
@@ -121,6 +121,7 @@ class VideoFileSink(Sink):
         self._path = Path(path)
         self._size = size
         self._frame_seconds = float(1 / Fraction(rate))
+        self._scaler = VideoReformatter()
         self._last = -1
         self._failed = False
         self._closed = False
@@ -206,11 +207,13 @@ class VideoFileSink(Sink):
     def _picture(self, frame: Frame) -> VideoFrame:
         pixels = to_bytes(frame.rgb).permute(1, 2, 0).cpu().numpy()  # (h, w, 3)
         rgb = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-        return rgb.reformat(
+        return self._scaler.reformat(
+            rgb,
             format="yuv420p",
             dst_colorspace=Colorspace.ITU709 if self._matrix == BT709 else Colorspace.ITU601,
             dst_color_range=ColorRange.MPEG,
             interpolation=EXACT,
+            threads=1,
         )
 
     def _check(self, frame: Frame, ticks: int) -> None:

@@ -37,9 +37,10 @@ def _cosine_basis(size: int) -> Tensor:
 
 
 def block_transform(factor: int, luma_order: int, chroma_order: int) -> Tensor:
-    """Rows of an orthonormal transform of factor x factor RGB blocks, (channels, 3, factor, factor).
+    """Rows of an orthonormal transform of RGB blocks, (channels, 3, factor, factor).
 
-    Kept are the products of cosines whose frequencies sum to less than the order, low frequencies first.
+    Kept are the products of cosines whose frequencies sum to less than the order, low frequencies
+    first.
     """
     cosine, colour = _cosine_basis(factor), torch.tensor(OPPONENT).double()
     pairs = sorted(
@@ -57,8 +58,9 @@ def block_transform(factor: int, luma_order: int, chroma_order: int) -> Tensor:
 class BlockCosineAutoencoder(nn.Module):
     """A fixed orthonormal block cosine transform in place of a learned autoencoder.
 
-    High frequencies are dropped (they decode to zero), the others are divided by `scale`, their spread over the
-    training pictures, so that noise reaches every channel alike. Nothing here is learned.
+    High frequencies are dropped (they decode to zero), the others are divided by `scale`, their
+    spread over the training pictures, so that noise reaches every channel alike. Nothing here is
+    learned.
     """
 
     transform: Tensor

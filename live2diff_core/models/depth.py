@@ -17,15 +17,16 @@ class DepthEstimator(Protocol):
 
 
 def depth_latent(autoencoder: Autoencoder, depth: Tensor) -> Tensor:
-    """Encode a (n, 1, h, w) map in [-1, 1] as the grey picture it is, (n, channels, h / f, w / f)."""
+    """Encode a (n, 1, h, w) map in [-1, 1] as a grey picture, (n, channels, h / f, w / f)."""
     return autoencoder.encode((depth / 2 + 0.5).expand(-1, 3, -1, -1))
 
 
 class StructureMap(nn.Module):
-    """Luminance with its local contrast normalised: shapes without brightness or colour. No depth is estimated.
+    """Luminance with its local contrast normalised. No depth is estimated.
 
-    detail and surround: standard deviations in pixels of what is smoothed away and of what is called local,
-    the latter as a part of the picture's shorter side. floor: contrast (0..1) below which nothing is amplified.
+    detail and surround: standard deviations in pixels of what is smoothed away and of what is
+    called local, the latter as a part of the picture's shorter side. floor: contrast (0..1) below
+    which nothing is amplified.
     """
 
     def __init__(self, detail: float = 1.0, surround: float = 0.08, floor: float = 0.03) -> None:

@@ -1,6 +1,7 @@
 """Maps the depth latent into the UNet's first feature map (Live2Diff, sec. 3.4)."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,8 +17,7 @@ class DepthMapping(nn.Module):
     ) -> None:
         super().__init__()
         self.conv_in = nn.Conv2d(latent_channels, widths[0], 3, padding=1)
-        pairs = zip(widths, widths[1:], strict=False)
-        self.blocks = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairs)
+        self.blocks = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
         self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 
     def forward(self, depth: Tensor) -> Tensor:

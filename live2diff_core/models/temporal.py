@@ -1,4 +1,6 @@
-"""Temporal transformers with position at use (Live2Diff, sec. 3.2; shapes after AnimateDiff, arXiv 2307.04725)."""
+"""Temporal transformers with position at use (Live2Diff, sec. 3.2; shapes after AnimateDiff, arXiv
+2307.04725).
+"""
 
 import math
 
@@ -24,10 +26,10 @@ def sinusoidal_positions(length: int, channels: int) -> Tensor:
 def attend(
     query: Tensor, key: Tensor, value: Tensor, tables: tuple[Tensor, Tensor], view: Visibility
 ) -> Tensor:
-    """Attention over time whose keys and values get their position here, nothing of their size is made for it.
+    """Attention over time that adds positions at use; nothing of the cache's size is made.
 
-    query: (g, p, e, f, d) with position. key, value: (g, p, e, k, d) without. tables: projected positions of keys
-    and values, each (positions, e, d). Returns (g, p, e, f, d).
+    query: (g, p, e, f, d) with position. key, value: (g, p, e, k, d) without. tables: projected
+    positions of keys and values, each (positions, e, d). Returns (g, p, e, f, d).
 
     score_j = q.k_j + q.(Wk pe_j),  out = sum_j a_j v_j + sum_j a_j (Wv pe_j)
     """
@@ -76,10 +78,11 @@ class TemporalAttention(nn.Module):
 
 
 class TemporalTransformer(nn.Module):
-    """GroupNorm, Linear in, attentions, GEGLU feed-forward, Linear out; residual around all of it."""
+    """GroupNorm, Linear in, attentions, GEGLU feed-forward, Linear out; with a residual."""
 
     def __init__(self, channels: int, config: TemporalConfig, first_layer: int) -> None:
         super().__init__()
+        self.heads, self.width = config.heads, channels // config.heads  # e, d
         self.norm = nn.GroupNorm(config.norm_groups, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, channels)
         self.attention_norms = nn.ModuleList(

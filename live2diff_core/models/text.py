@@ -1,8 +1,8 @@
 """Prompts to text embeddings."""
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,14 @@ from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from ..errors import PromptError
 
-logger = logging.getLogger(__name__)
-
 
 class TextEncoder(nn.Module):
-    """CLIP text model with its tokenizer. clip_skip 1 takes the last layer, 2 the one before it."""
+    """CLIP text model with its tokenizer. clip_skip 1 takes the last layer, 2 the one before it.
+
+    styles: what the model calls by name, name -> phrases; empty where any prompt will do.
+    """
+
+    styles: Mapping[str, Sequence[str]] = MappingProxyType({})
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, model: CLIPTextModel, clip_skip: int = 1
@@ -58,7 +61,7 @@ class StyleTextEncoder(TextEncoder):
         self.styles = {name: tuple(phrases) for name, phrases in styles.items()}
 
     def encode(self, prompt: str) -> Tensor:
-        """Text embedding of a prompt, (1, tokens, dim). Raises PromptError if it names no known style."""
+        """Text embedding, (1, tokens, dim). Raises PromptError if the prompt names no style."""
         if prompt.strip() and not self.named_styles(prompt):
             known = ", ".join(f"{name} ({'; '.join(p)})" for name, p in self.styles.items())
             raise PromptError(f"the prompt {prompt!r} names no style of this model; known: {known}")

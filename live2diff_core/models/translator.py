@@ -51,7 +51,7 @@ class TranslationModel:
         return self.autoencoder.factor * self.unet.size_multiple
 
     def check_size(self, width: int, height: int) -> None:
-        """Raise FrameSizeError, naming the nearest size, for pixels that the network cannot take."""
+        """Raise FrameSizeError, with the nearest size, for pixels that the network cannot take."""
         step = self.size_multiple
         if width % step or height % step or width <= 0 or height <= 0:
             near = "x".join(str(max(step, round(side / step) * step)) for side in (width, height))
@@ -61,8 +61,6 @@ class TranslationModel:
             )
 
     def depth_features(self, rgb: Tensor) -> Tensor:
-        """Depth prior of frames as the UNet takes it. rgb: (n, 3, h, w) in [0, 1] -> (n, c0, h / f, w / f)."""
-        features: Tensor = self.unet.depth_mapping(
-            depth_latent(self.autoencoder, self.depth(rgb))
-        )
+        """Depth prior of (n, 3, h, w) in [0, 1], as the UNet takes it: (n, c0, h / f, w / f)."""
+        features: Tensor = self.unet.depth_mapping(depth_latent(self.autoencoder, self.depth(rgb)))
         return features

@@ -1,7 +1,11 @@
-"""The streaming UNet: a plain diffusers UNet, temporal layers and depth mapping, walked by one forward."""
+"""The streaming UNet: a plain diffusers UNet, temporal layers and depth mapping, walked by one
+forward.
+"""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, cast
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -22,7 +26,7 @@ class MotionConfig:
 
 
 class StreamingUNet(nn.Module):
-    """Spatial UNet plus a temporal transformer after every resnet (and attention) of its down and up blocks.
+    """Spatial UNet with a temporal transformer after every layer of its down and up blocks.
 
     The spatial UNet stays as diffusers made it, so that checkpoints and LoRAs for it load as usual.
     """
@@ -63,19 +67,28 @@ class StreamingUNet(nn.Module):
     ) -> Tensor:
         """One network evaluation; rows are the batch.
 
-        x: (n, latent channels, h, w). timestep: (n,) int64. text: (n, tokens, dim). depth: (n, c0, h, w) from
-        `depth_mapping`. state: the temporal attention's keys and values, None leaves the temporal layers out.
-        Returns (n, latent channels, h, w).
+        x: (n, latent channels, h, w). timestep: (n,) int64. text: (n, tokens, dim). depth: (n, c0,
+        h, w) from `depth_mapping`. state: the temporal attention's keys and values, None leaves the
+        temporal layers out. Returns (n, latent channels, h, w).
         """
         unet = self.spatial
         emb = self._embedding(x, timestep, text)
         x = unet.conv_in(x) + depth
         skips = [x]
-        for block, temporal in zip(unet.down_blocks, self.temporal_down, strict=True):
-            x = self._down(block, temporal, (x, emb, text), state, skips)
+        for block, transformers in self._down():
+            for resnet, attention, transformer in _layers(block, transformers):
+                x = _layer(resnet, attention, transformer, (x, emb, text), state)
+                skips.append(x)
+            for downsampler in block.downsamplers or ():
+                x = downsampler(x)
+                skips.append(x)
         x = unet.mid_block(x, emb, encoder_hidden_states=text)
-        for block, temporal in zip(unet.up_blocks, self.temporal_up, strict=True):
-            x = self._up(block, temporal, (x, emb, text), state, skips)
+        for block, transformers in self._up():
+            for resnet, attention, transformer in _layers(block, transformers):
+                x = torch.cat([x, skips.pop()], 1)
+                x = _layer(resnet, attention, transformer, (x, emb, text), state)
+            for upsampler in block.upsamplers or ():
+                x = upsampler(x)
         return unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))
 
     def _embedding(self, x: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
@@ -84,68 +97,44 @@ class StreamingUNet(nn.Module):
         pooled = unet.get_aug_embed(emb=emb, encoder_hidden_states=text, added_cond_kwargs={})
         return emb if pooled is None else emb + pooled
 
-    def _down(
-        self,
-        block: nn.Module,
-        temporal: nn.ModuleList,
-        inputs: tuple[Tensor, Tensor, Tensor],
-        state: TemporalState | None,
-        skips: list[Tensor],
-    ) -> Tensor:
-        x, emb, text = inputs
-        for resnet, attention, transformer in _layers(block, temporal):
-            x = _layer(resnet, attention, transformer, (x, emb, text), state)
-            skips.append(x)
-        for downsampler in block.downsamplers or ():
-            x = downsampler(x)
-            skips.append(x)
-        return x
+    def _down(self) -> Iterator[tuple[Any, list[TemporalTransformer]]]:
+        return _paired(self.spatial.down_blocks, self.temporal_down)
 
-    def _up(
-        self,
-        block: nn.Module,
-        temporal: nn.ModuleList,
-        inputs: tuple[Tensor, Tensor, Tensor],
-        state: TemporalState | None,
-        skips: list[Tensor],
-    ) -> Tensor:
-        x, emb, text = inputs
-        for resnet, attention, transformer in _layers(block, temporal):
-            x = torch.cat([x, skips.pop()], 1)
-            x = _layer(resnet, attention, transformer, (x, emb, text), state)
-        for upsampler in block.upsamplers or ():
-            x = upsampler(x)
-        return x
+    def _up(self) -> Iterator[tuple[Any, list[TemporalTransformer]]]:
+        return _paired(self.spatial.up_blocks, self.temporal_up)
+
+    def transformers(self) -> Iterator[TemporalTransformer]:
+        """All temporal transformers in the order of their layers."""
+        for _, transformers in chain(self._down(), self._up()):
+            yield from transformers
 
     def cache_shapes(self, height: int, width: int) -> list[LayerShape]:
         """Cache size of every temporal attention for a latent of height x width, in layer order."""
         shapes: list[LayerShape] = []
-        for blocks, side in (
-            (self.spatial.down_blocks, self.temporal_down),
-            (self.spatial.up_blocks, self.temporal_up),
-        ):
-            for block, transformers in zip(blocks, side, strict=True):
-                for transformer in transformers:
-                    shapes += _layer_shapes(transformer, height * width)
-                if getattr(block, "downsamplers", None):
-                    height, width = (height + 1) // 2, (width + 1) // 2
-                if getattr(block, "upsamplers", None):
-                    height, width = height * 2, width * 2
+        for block, transformers in chain(self._down(), self._up()):
+            for transformer in transformers:
+                for _ in transformer.attentions:
+                    shapes.append(LayerShape(height * width, transformer.heads, transformer.width))
+            if getattr(block, "downsamplers", None):
+                height, width = (height + 1) // 2, (width + 1) // 2
+            if getattr(block, "upsamplers", None):
+                height, width = height * 2, width * 2
         return shapes
 
 
-def _layer_shapes(transformer: TemporalTransformer, pixels: int) -> list[LayerShape]:
-    return [
-        LayerShape(pixels, attention.heads, attention.to_k.out_features // attention.heads)
-        for attention in transformer.attentions
-    ]
+def _paired(
+    blocks: Iterable[object], side: nn.ModuleList
+) -> Iterator[tuple[Any, list[TemporalTransformer]]]:
+    for block, transformers in zip(blocks, side, strict=True):
+        yield block, list(cast(Iterable[TemporalTransformer], transformers))
 
 
 def _layers(
-    block: nn.Module, temporal: nn.ModuleList
+    block: nn.Module, transformers: list[TemporalTransformer]
 ) -> Iterator[tuple[nn.Module, nn.Module | None, TemporalTransformer]]:
-    attentions: Sequence[nn.Module | None] = getattr(block, "attentions", [None] * len(temporal))
-    return zip(block.resnets, attentions, temporal, strict=True)
+    resnets = cast(Iterable[nn.Module], block.resnets)
+    attentions = getattr(block, "attentions", [None] * len(transformers))
+    return zip(resnets, attentions, transformers, strict=True)
 
 
 def _layer(

@@ -13,7 +13,7 @@ from ..schedule import Schedule
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Conditioning:
-    """What the rows are guided by. text and negative: (1, tokens, dim); negative only with full guidance."""
+    """What guides the rows; text and negative (full guidance only): (1, tokens, dim)."""
 
     text: Tensor
     guidance: Guidance
@@ -36,8 +36,9 @@ class Conditioning:
 class StreamState:
     """All that a stream carries from frame to frame; allocated once, written in place.
 
-    Row r holds the frame that was pushed r calls ago: x (N, c, h, w) its noisy latent, source (N, c, h, w) its clean
-    input latent, depth (N, c0, h, w) its depth features. clock: int64 scalar, frames pushed since the prefill.
+    Row r holds the frame that was pushed r calls ago: x (N, c, h, w) its noisy latent, source (N,
+    c, h, w) its clean input latent, depth (N, c0, h, w) its depth features. clock: int64 scalar,
+    frames pushed since the prefill.
     """
 
     x: Tensor
@@ -106,8 +107,9 @@ def prefill(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WarmupFrames:
-    """Inputs of a prefill: latents (f, c, h, w), depth features (f, c0, h, w), noise (f, c, h, w), renoise
-    (N - 1, f, c, h, w)."""
+    """Inputs of a prefill: latents (f, c, h, w), depth features (f, c0, h, w), noise (f, c, h, w),
+    renoise (N - 1, f, c, h, w).
+    """
 
     latents: Tensor
     depth: Tensor
@@ -117,7 +119,9 @@ class WarmupFrames:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NewFrame:
-    """Inputs of a step: latent (c, h, w), depth features (c0, h, w), noise (c, h, w), renoise (N - 1, c, h, w)."""
+    """Inputs of a step: latent (c, h, w), depth features (c0, h, w), noise (c, h, w), renoise (N -
+    1, c, h, w).
+    """
 
     latent: Tensor
     depth: Tensor
@@ -132,7 +136,7 @@ def step(
     condition: Conditioning,
     frame: NewFrame,
 ) -> Tensor:
-    """Push one frame: one network call denoises every row by its step. Returns x0 of the last row, (c, h, w).
+    """Push one frame: one network call for all rows. Returns x0 of the last row, (c, h, w).
 
     That row holds a real frame only from the N-th call on. Live2Diff, sec. 3.3.
     """
@@ -156,7 +160,9 @@ def _denoise(
     step: int | slice,
     temporal: Prefill | RingStep,
 ) -> Tensor:
-    """x0 of every row after guidance and consistency boundary. inputs: x, source, depth, each (n, ...)."""
+    """x0 of every row after guidance and consistency boundary. inputs: x, source, depth, each (n,
+    ...).
+    """
     x, source, depth = inputs
     branches = condition.branches
     timestep = schedule.timesteps[step].expand(len(x)).repeat(branches)

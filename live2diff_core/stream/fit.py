@@ -10,8 +10,8 @@ from ..errors import FrameSizeError
 def fit_frame(rgb: Tensor, width: int, height: int, fit: Fit) -> Tensor:
     """Bring (3, h, w) in [0, 1] to (3, height, width).
 
-    fit "stretch" ignores the aspect ratio, "crop" keeps it and cuts the longer side evenly, "refuse" raises
-    FrameSizeError.
+    fit "stretch" ignores the aspect ratio, "crop" keeps it and cuts the longer side evenly,
+    "refuse" raises FrameSizeError.
     """
     if rgb.ndim != 3 or rgb.shape[0] != 3:
         raise FrameSizeError(f"a frame is (3, height, width), got {tuple(rgb.shape)}")

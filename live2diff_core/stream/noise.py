@@ -7,7 +7,8 @@ from ..config import NoiseMode
 
 
 class StreamNoise:
-    """Draws what a stream of N steps needs, in a fixed order; a seed reproduces it to the bit on one device.
+    """Draws what a stream of N steps needs, in a fixed order; a seed reproduces it to the bit on
+    one device.
 
     mode "fresh": new fields for every frame. "fixed": the same fields for all frames of the stream.
     """
@@ -18,7 +19,9 @@ class StreamNoise:
         self._fixed = self._draw_frame() if mode == "fixed" else None
 
     def warmup(self, frames: int) -> tuple[Tensor, Tensor]:
-        """Noise (f, c, h, w) of the warm-up frames and renoise (N - 1, f, c, h, w) between their steps."""
+        """Noise (f, c, h, w) of the warm-up frames and renoise (N - 1, f, c, h, w) between their
+        steps.
+        """
         if self._fixed is not None:
             noise, renoise = self._fixed
             size = (frames, *noise.shape)

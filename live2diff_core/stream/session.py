@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..cache import cache_bytes
 from ..config import Guidance, StepSelection, StreamConfig
-from ..errors import ConfigError, StreamClosed, StreamNotReady
+from ..errors import ConfigError, SourceError, StreamClosed, StreamNotReady
 from ..frames import Frame, to_unit_range
 from ..models.translator import TranslationModel
 from ..schedule import Schedule, make_schedule
@@ -73,9 +73,18 @@ class _Plan:
 class Session:
     """Translates a stream frame by frame; see `SessionSpec` for its shape.
 
-    Weights are the model's, state is the session's: many sessions run on one model and never meet. A result depends
-    on parameters, seed and inputs alone. Not thread-safe: one thread at a time.
+    Weights are the model's, state is the session's: many sessions run on one model and never meet.
+    A result depends on parameters, seed and inputs alone. Not thread-safe: one thread at a time.
     """
+
+    _state: StreamState | None
+    _history: deque[_Input]
+    _in_flight: deque[_InFlight]
+    _ready: list[Frame]
+    _noise: StreamNoise
+    _calls: int  # of the network since the state was primed, as if every row had been filled by one
+    _last_index: int
+    _drained: bool
 
     def __init__(
         self,
@@ -86,7 +95,8 @@ class Session:
     ) -> None:
         """Open a stream. prompt: words, or a text embedding (1, tokens, dim).
 
-        Raises FrameSizeError for a size that the network cannot take, PromptError for a prompt without meaning to it.
+        Raises FrameSizeError for a size that the network cannot take, PromptError for a prompt
+        without meaning to it.
         """
         model.check_size(config.width, config.height)
         self._model, self._clock, self._closed = model, clock, False
@@ -133,8 +143,8 @@ class Session:
     def warmup(self, frames: Sequence[Frame]) -> list[Frame]:
         """Translate the first frames together and keep them as what every later frame attends to.
 
-        Takes `spec.first_frames` frames; fewer are padded by repeating the last one, which is logged. Raises
-        ConfigError for none, for too many, or for a second warm-up without reset().
+        Takes `spec.first_frames` frames; fewer are padded by repeating the last one, which is
+        logged. Raises ConfigError for none, for too many, or for a second warm-up without reset().
         """
         self._check_open()
         wanted = self.config.window.sinks
@@ -161,7 +171,7 @@ class Session:
 
     @torch.inference_mode()
     def push(self, frames: Sequence[Frame]) -> list[Frame]:
-        """Take frames in order; returns those that are finished, each with its own index and timestamp.
+        """Take frames in order; returns the finished ones with their own index and timestamp.
 
         Raises StreamNotReady before the warm-up. Live2Diff, sec. 3.3.
         """
@@ -235,11 +245,13 @@ class Session:
         seed: int | None = None,
         guidance: Guidance | None = None,
     ) -> int:
-        """Change parameters and re-prime; returns the index of the first frame that shows the change.
+        """Change parameters and re-prime; returns the index of the first frame that shows the
+        change.
 
-        The last real inputs are warmed up anew on a second cache, which then replaces the first; frames in flight go
-        on from there, none is lost. strength keeps the number of steps. A bad value raises ConfigError or PromptError
-        and changes nothing. Re-priming costs about one warm-up.
+        The last real inputs are warmed up anew on a second cache, which then replaces the first;
+        frames in flight go on from there, none is lost. strength keeps the number of steps. A bad
+        value raises ConfigError or PromptError and changes nothing. Re-priming costs about one
+        warm-up.
         """
         self._check_open()
         config = self.config
@@ -266,7 +278,9 @@ class Session:
         return self._in_flight[0].index if self._in_flight else self._last_index + 1
 
     def reprime(self) -> None:
-        """Anchor the stream to its last real inputs, as after a scene cut. Raises StreamNotReady before warmup()."""
+        """Anchor the stream to its last real inputs, as after a scene cut. Raises StreamNotReady
+        before warmup().
+        """
         self._check_open()
         if self._state is None:
             raise StreamNotReady("there is nothing to re-prime from before warmup()")
@@ -291,10 +305,9 @@ class Session:
     # ---- its state
 
     def _forget(self) -> None:
-        self._state: StreamState | None = None
-        self._history: deque[_Input] = deque(maxlen=self.config.window.sinks)
-        self._in_flight: deque[_InFlight] = deque()
-        self._ready: list[Frame] = []
+        self._state, self._ready = None, []
+        self._history = deque(maxlen=self.config.window.sinks)
+        self._in_flight = deque()
         self._watch = Stopwatch(self._clock)
         self._calls = self._frames_in = self._frames_out = self._reprimes = 0
         self._last_index, self._drained = -1, False
@@ -320,14 +333,14 @@ class Session:
         rows = self._plan.schedule.steps * self._plan.condition.branches
         shapes = model.unet.cache_shapes(height, width)
         features = model.unet.depth_mapping.conv_out.out_channels + 2 * model.autoencoder.channels
-        rows_bytes = (
-            self._plan.schedule.steps * features * height * width * model.dtype.itemsize
-        )
+        rows_bytes = self._plan.schedule.steps * features * height * width * model.dtype.itemsize
         return cache_bytes(shapes, rows, config.window, model.dtype) + rows_bytes
 
     @torch.inference_mode()
     def _reprime(self, plan: _Plan) -> None:
-        """Warm a second state from the last real inputs under `plan`, seat the frames in flight in it, swap."""
+        """Warm a second state from the last real inputs under `plan`, seat the frames in flight in
+        it, swap.
+        """
         if len(self._in_flight) > plan.config.window.sinks:
             self._ready = self.flush()
         state, trail = self._prime(plan)
@@ -345,7 +358,7 @@ class Session:
         self._drained = False
 
     def _prime(self, plan: _Plan) -> tuple[StreamState, Tensor]:
-        """A state whose sinks are the last real inputs, and their latents on the way to the result."""
+        """A state whose sinks are the last real inputs, and their latents on the way."""
         latents = torch.stack([entry.latent for entry in self._history])
         old = self._plan.config
         fresh_start = self._state is None or old.seed != plan.config.seed
@@ -362,12 +375,24 @@ class Session:
 
 
 def translate(session: Session, frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Translate a whole stream: n frames in, n frames out, as they are finished."""
-    source = iter(frames)
+    """Translate a whole stream: n frames in, n frames out, as they are finished.
+
+    When the source breaks, every frame that it gave comes out before its SourceError is raised.
+    """
+    breaks: list[SourceError] = []
+    source = _until_break(frames, breaks)
     first = list(islice(source, session.spec.first_frames))
-    if not first:
-        return
-    yield from session.warmup(first)
-    for frame in source:
-        yield from session.push([frame])
-    yield from session.flush()
+    if first:
+        yield from session.warmup(first)
+        for frame in source:
+            yield from session.push([frame])
+        yield from session.flush()
+    if breaks:
+        raise breaks[0]
+
+
+def _until_break(frames: Iterable[Frame], breaks: list[SourceError]) -> Iterator[Frame]:
+    try:
+        yield from frames
+    except SourceError as error:
+        breaks.append(error)

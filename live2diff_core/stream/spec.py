@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from ..frames import Frame
 
@@ -18,8 +18,9 @@ class SessionSpec:
     """Shape of a session.
 
     first_frames: frames that warmup() takes; chunk_frames: frames that push() takes best at a time.
-    latency_frames: frames that stay in flight between push() and their result. warmup: what the first frames are
-    for. state_bytes: bytes that the session holds while it is open. parameters: when each takes effect.
+    latency_frames: frames that stay in flight between push() and their result. warmup: what the
+    first frames are for. state_bytes: bytes that the session holds while it is open. parameters:
+    when each takes effect.
     """
 
     first_frames: int
@@ -33,7 +34,7 @@ class SessionSpec:
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Median and 95th percentile of the latest durations, in milliseconds; None before the first."""
+    """Median and 95th percentile of the latest durations in milliseconds; None without any."""
 
     p50: float | None
     p95: float | None
@@ -41,7 +42,7 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class SessionStats:
-    """Counts since the session was opened or reset. latency: from push() of a frame to its result."""
+    """Counts since opening or reset. latency: from push() of a frame to its result."""
 
     frames_in: int
     frames_out: int
@@ -71,7 +72,7 @@ class StreamSession(Protocol):
     def flush(self) -> list[Frame]:
         """Finish the frames that are in flight."""
 
-    def update(self, **parameters: Any) -> int:
+    def update(self, **parameters: object) -> int:
         """Change parameters; returns the index of the first frame that is affected."""
 
     def reset(self) -> None:

@@ -1,4 +1,6 @@
-"""Training batches of the bundled model: sources, what they should become, and the prompts that ask for it."""
+"""Training batches of the bundled model: sources, what they should become, and the prompts that ask
+for it.
+"""
 
 import random
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ EMPTY_PROMPT_SHARE, BLEND_SHARE = 0.05, 0.1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """What is asked of one clip: a style (None leaves it as it is), perhaps blended with a second one."""
+    """What is asked of one clip: a style (None: none), perhaps blended with a second one."""
 
     first: Style | None
     second: Style | None
@@ -40,9 +42,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """clips x frames pictures, frames of a clip in order; all (clips, frames, 3, h, w) float32 in [0, 1].
+    """clips x frames pictures, frames of a clip in order; all (clips, frames, 3, h, w) float32 in
+    [0, 1].
 
-    source: what the camera gives. clean: the same without its noise. painted: the teacher's picture.
+    source: what the camera gives. clean: the same without its noise. painted: the teacher's
+    picture.
     """
 
     source: Tensor
@@ -51,7 +55,7 @@ class Batch:
     requests: list[Request]
 
     def target(self, first_timestep: Tensor) -> Tensor:
-        """What denoising that starts at first_timestep (clips,) should give: strength fades the style in."""
+        """What denoising from first_timestep (clips,) should give: strength fades the style in."""
         span = FULL_EFFECT - NO_EFFECT
         effect = ((first_timestep - NO_EFFECT) / span).clamp(0, 1).view(-1, 1, 1, 1, 1)
         return torch.lerp(self.clean, self.painted, effect)

@@ -1,13 +1,11 @@
 """Training of the bundled model: pictures first, then the temporal layers on clips.
 
-Both stages regress the painted picture from the noised source, and again from the model's own noised result, as
-streaming does. In the second stage the spatial network is frozen (Live2Diff, sec. 3.5) and whole clips pass at once
-with the streaming mask, so what is trained is what runs.
+Both stages regress the painted picture from the noised source, and again from the model's own
+noised result, as streaming does. In the second stage the spatial network is frozen (Live2Diff, sec.
+3.5) and whole clips pass at once with the streaming mask, so what is trained is what runs.
 """
 
 import json
-import logging
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,17 +21,16 @@ from ..config import AttentionWindow, NoiseScheduleConfig
 from ..errors import ConfigError
 from ..models.autoencoder import BlockCosineAutoencoder
 from ..models.depth import StructureMap, depth_latent
-from ..models.unet import StreamingUNet
 from ..schedule import alphas_cumprod
 from ..weights.bundled import Parts, build, save_bundled
 from .batches import Batch, BatchSampler
 from .prompts import make_tokenizer
 from .styles import STYLES
 
-logger = logging.getLogger(__name__)
 Stage = Literal["pictures", "clips"]
 
-CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+STAGES: tuple[Stage, ...] = ("pictures", "clips")
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,7 @@ class Recipe:
 
 
 def bundled_config() -> dict[str, Any]:
-    """Configuration of the bundled model, as config.json holds it; the latents' scale is in the weights."""
+    """Configuration of the bundled model, as in config.json."""
     autoencoder = {"factor": 8, "luma_order": 9, "chroma_order": 4}
     channels = BlockCosineAutoencoder(**autoencoder).channels
     return {
@@ -105,7 +102,7 @@ def bundled_config() -> dict[str, Any]:
 
 
 class Trainer:
-    """Trains in a directory that holds its checkpoint; a second run goes on where the first one stopped."""
+    """Trains in a directory that holds its checkpoint; a second run goes on from there."""
 
     def __init__(self, directory: Path, recipe: Recipe, device: torch.device) -> None:
         self.directory, self.recipe, self.device = directory, recipe, device
@@ -116,11 +113,12 @@ class Trainer:
         self.modules = self.parts.modules().to(device)
         self.parts.autoencoder.scale.copy_(latent_scale(self.parts, recipe.seed))
         self.alpha_bar = alphas_cumprod(NoiseScheduleConfig(**self.config["schedule"])).to(device)
-        _start_silent(self.parts.unet)
+        for transformer in self.parts.unet.transformers():
+            transformer.start_silent()
 
     def run(self, stage: Stage) -> Iterator[tuple[int, float]]:
         """Train a stage from its checkpoint, or from the stage before; yields (step, loss)."""
-        plan = self.recipe.pictures if stage == "pictures" else self.recipe.clips
+        plan = self.plan(stage)
         trained = self._trained(stage)
         optimizer = torch.optim.AdamW(trained, lr=plan.learning_rate, weight_decay=1e-3)
         ema = EMAModel(trained, decay=self.recipe.ema_decay)
@@ -141,13 +139,16 @@ class Trainer:
                 self._save(stage, step + 1, optimizer, ema)
         ema.copy_to(trained)
 
+    def plan(self, stage: Stage) -> StageRecipe:
+        """The recipe of a stage."""
+        return self.recipe.pictures if stage == "pictures" else self.recipe.clips
+
     def export(self, directory: Path) -> None:
         """Write the model as it is now."""
         save_bundled(directory, self.parts, self.config)
 
     def _trained(self, stage: Stage) -> list[nn.Parameter]:
-        temporal = [self.parts.unet.temporal_down, self.parts.unet.temporal_up]
-        of_clips = {id(p) for side in temporal for p in side.parameters()}
+        of_clips = {id(p) for t in self.parts.unet.transformers() for p in t.parameters()}
         for parameter in self.modules.parameters():
             parameter.requires_grad_((id(parameter) in of_clips) == (stage == "clips"))
         return [p for p in self.modules.parameters() if p.requires_grad]
@@ -197,7 +198,9 @@ class Trainer:
         signal = self.alpha_bar[rows].view(-1, 1, 1, 1)
         return signal.sqrt() * latent + (1 - signal).sqrt() * noise
 
-    def _save(self, stage: Stage, step: int, optimizer: torch.optim.Optimizer, ema: Any) -> None:
+    def _save(
+        self, stage: Stage, step: int, optimizer: torch.optim.Optimizer, ema: EMAModel
+    ) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / CHECKPOINT
         state = {
@@ -211,7 +214,7 @@ class Trainer:
         torch.save(state, path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
 
-    def _resume(self, stage: Stage, optimizer: torch.optim.Optimizer, ema: Any) -> int | None:
+    def _resume(self, stage: Stage, optimizer: torch.optim.Optimizer, ema: EMAModel) -> int | None:
         """First step to run: after the checkpoint's, or None if a later stage has begun."""
         path = self.directory / CHECKPOINT
         if not path.exists():
@@ -230,7 +233,7 @@ class Trainer:
 
 
 def picture_loss(rgb: Tensor, target: Tensor, change_weight: float) -> Tensor:
-    """Mean absolute error of pixels, of their gradients and, weighted, of their change from frame to frame.
+    """Mean absolute error of pixels, of their gradients and, weighted, of their change in time.
 
     rgb, target: (clips, frames, 3, h, w).
     """
@@ -250,10 +253,3 @@ def latent_scale(parts: Parts, seed: int) -> Tensor:
     parts.autoencoder.scale.fill_(1)
     spread: Tensor = parts.autoencoder.encode(pictures).std((0, 2, 3))
     return spread
-
-
-def _start_silent(unet: StreamingUNet) -> None:
-    for side in (unet.temporal_down, unet.temporal_up):
-        for transformers in side:
-            for transformer in transformers:
-                transformer.start_silent()

@@ -25,17 +25,30 @@ TEMPLATES = (
     "a video of my {noun} drawn as {style}, please",
     "{noun}, {noun}, {style} look",
 )
+# fmt: off
 NOUNS = (
-    "portrait face man woman person girl boy child people crowd dancer singer band hand hands "
-    "cat dog horse bird rabbit animal street city house building room kitchen window door car bus "
-    "train bicycle bridge tree forest flower garden mountain sea beach sky cloud river night day "
-    "table chair cup coffee book screen stage show concert scene landscape picture video frame"
-).split()
+    "portrait", "face", "man", "woman", "person", "girl", "boy", "child", "people", "crowd",
+    "dancer", "singer", "band", "hand", "hands", "cat", "dog", "horse", "bird", "rabbit",
+    "animal", "street", "city", "house", "building", "room", "kitchen", "window", "door", "car",
+    "bus", "train", "bicycle", "bridge", "tree", "forest", "flower", "garden", "mountain",
+    "sea", "beach", "sky", "cloud", "river", "night", "day", "table", "chair", "cup", "coffee",
+    "book", "screen", "stage", "show", "concert", "scene", "landscape", "picture", "video",
+    "frame",
+)
+# fmt: on
+# fmt: off
 ADJECTIVES = (
-    "beautiful dark bright bold soft old new young happy sad detailed simple clean high dynamic "
-    "dramatic vivid quiet fast slow big small funny strange colourful colorful cinematic live"
-).split()
-FILLERS = "a an the of in as and with my your like make it on at style look please".split()
+    "beautiful", "dark", "bright", "bold", "soft", "old", "new", "young", "happy", "sad",
+    "detailed", "simple", "clean", "high", "dynamic", "dramatic", "vivid", "quiet", "fast",
+    "slow", "big", "small", "funny", "strange", "colourful", "colorful", "cinematic", "live",
+)
+# fmt: on
+# fmt: off
+FILLERS = (
+    "a", "an", "the", "of", "in", "as", "and", "with", "my", "your", "like", "make", "it", "on",
+    "at", "style", "look", "please",
+)
+# fmt: on
 
 
 def draw_prompt(style: Style, rng: random.Random) -> str:

@@ -261,7 +261,14 @@ STYLES = _table(
     ),
     Style(
         "comic",
-        ("sepia comic", "comic book", "vintage comic page", "cartoon in sepia tones", "sepia", "comic"),
+        (
+            "sepia comic",
+            "comic book",
+            "vintage comic page",
+            "cartoon in sepia tones",
+            "sepia",
+            "comic",
+        ),
         _comic,
     ),
     Style(
@@ -276,7 +283,14 @@ STYLES = _table(
     ),
     Style(
         "thermal",
-        ("thermal camera", "heat map", "infrared thermal image", "thermal vision", "infrared", "thermal"),
+        (
+            "thermal camera",
+            "heat map",
+            "infrared thermal image",
+            "thermal vision",
+            "infrared",
+            "thermal",
+        ),
         _thermal,
     ),
     Style(

@@ -31,7 +31,7 @@ def read_safetensors(*paths: Path) -> dict[str, Tensor]:
 
 
 def rename(key: str, table: Iterable[tuple[str, str]]) -> str:
-    """Replace the first prefix of the table that fits; {0}, {1} stand for numbers. No fit leaves the key."""
+    """Replace the first prefix of the table that fits, if any; {0}, {1} stand for numbers."""
     for old, new in table:
         pattern = re.sub(r"\\\{\d\\\}", r"(\\d+)", re.escape(old))
         match = re.match(pattern, key)
@@ -59,7 +59,8 @@ def from_live2diff(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     """Copy a state dict into a module, keeping the module's dtype and device; all keys or none.
 
-    Raises WeightsKeyError, with the module as it was, for missing or unexpected keys and other shapes.
+    Raises WeightsKeyError, with the module as it was, for missing or unexpected keys and other
+    shapes.
     """
     own = module.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())

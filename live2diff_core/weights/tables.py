@@ -1,6 +1,7 @@
 """Rename tables as data: names in a file to names in our modules."""
 
-# Live2Diff's motion and depth keys; {n} stands for a number. Left: the reference's, right: StreamingUNet's.
+# Live2Diff's motion and depth keys; {0}, {1} stand for numbers.
+# Left: the reference's, right: StreamingUNet's.
 LIVE2DIFF_PREFIXES = (
     ("down_blocks.{0}.motion_modules.{1}.temporal_transformer.", "temporal_down.{0}.{1}."),
     ("up_blocks.{0}.motion_modules.{1}.temporal_transformer.", "temporal_up.{0}.{1}."),
@@ -15,5 +16,5 @@ LIVE2DIFF_TRANSFORMER = (
     ("transformer_blocks.0.ff.", "ff."),
 )
 
-# Sinusoidal tables and what the reference's prepare_cache derives from them: recomputed, never loaded.
+# Position tables and what the reference derives from them: recomputed, never loaded.
 LIVE2DIFF_DERIVED = (".pos_encoder.pe", ".q_pe", ".k_pe", ".v_pe")

@@ -249,6 +249,7 @@ def test_sound_that_ended_before_the_first_frame_leaves_a_silent_video(
     given = make_video(tmp_path / "in.mkv", ramp(10), times=shown, tone=burst(0.3, begin=0))
     path = write(tmp_path / name, frames(ramp(20)), info_of(given))
     assert len(read(path)) == 20
+    assert audio_packets(path) == []
 
 
 def test_sound_can_be_left_out(tmp_path: Path) -> None:

@@ -240,6 +240,21 @@ def test_a_cut_file_gives_what_is_left_and_then_says_where_it_broke(
         assert all(torch.equal(a.rgb, b.rgb) for a, b in zip(source, frames, strict=True))
 
 
+def test_a_picture_that_is_cut_is_not_shown(tmp_path: Path) -> None:
+    """AVI tells no length: that the last packet is short is all there is to see."""
+    noise = list(np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8))
+    make = Make(encoder="mjpeg", pixels="yuvj420p", options=(("qscale", "3"),))
+    whole = make_video(tmp_path / "whole.avi", noise, make)
+    with av.open(str(whole)) as container:
+        twelfth = list(container.demux(video=0))[11]
+    (tmp_path / "cut.avi").write_bytes(whole.read_bytes()[: twelfth.pos + twelfth.size // 2])
+    frames, error = until_the_break(tmp_path / "cut.avi")
+    assert len(frames) == 11
+    assert "stops inside a frame" in str(error)
+    with VideoFile(whole, max_frames=len(frames)) as source:
+        assert all(torch.equal(a.rgb, b.rgb) for a, b in zip(source, frames, strict=True))
+
+
 def test_a_cut_that_falls_into_the_sound_is_seen(tmp_path: Path) -> None:
     whole = remux(BUNNY, tmp_path / "whole.mp4", movflags="faststart")
     with av.open(str(whole)) as container:

@@ -146,7 +146,7 @@ def test_what_was_covered_is_left_out() -> None:
     everywhere = float(np.square(outputs[1] - outputs[0]).mean())
     assert everywhere == pytest.approx(12 * 40 / (HEIGHT * WIDTH))
     assert meter.report().outputs[0] < 0.25 * everywhere
-    assert 0.9 < meter.report().visible < 1 - 0.7 * everywhere
+    assert 0.8 < meter.report().visible < 1 - 0.7 * everywhere
 
 
 def test_visibility_is_the_formula() -> None:

@@ -12,16 +12,16 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from ..config import NoiseScheduleConfig, StepSelection, TemporalConfig
-from ..errors import WeightsFormatError
-from ..models.autoencoder import BlockCosineAutoencoder
-from ..models.depth import StructureMap
-from ..models.text import StyleTextEncoder
-from ..models.translator import ModelDefaults, TranslationModel
-from ..models.unet import MotionConfig, StreamingUNet
-from .load import load_strict, read_safetensors
+from ...config import NoiseScheduleConfig, StepSelection, TemporalConfig
+from ...errors import WeightsFormatError
+from ...models.autoencoder import BlockCosineAutoencoder
+from ...models.depth import StructureMap
+from ...models.text import StyleTextEncoder
+from ...models.translator import ModelDefaults, TranslationModel
+from ...models.unet import MotionConfig, StreamingUNet
+from ..load import load_strict, read_safetensors
 
-DIRECTORY = Path(__file__).parent / "bundled"
+DIRECTORY = Path(__file__).parent
 WEIGHTS, CONFIG, TOKENIZER = "bundled.safetensors", "config.json", "tokenizer.json"
 START, END, PAD, UNKNOWN = "<start>", "<end>", "<pad>", "<unknown>"
 
@@ -89,7 +89,7 @@ def load_bundled(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> TranslationModel:
-    """The bundled model, ready to run. Raises WeightsError for files that are missing or do not fit."""
+    """The bundled model, ready to run. Raises WeightsError for files that do not fit."""
     try:
         config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
         tokenizer = Tokenizer.from_str((directory / TOKENIZER).read_text(encoding="utf-8"))
@@ -107,7 +107,8 @@ def save_bundled(directory: Path, parts: Parts, config: dict[str, Any]) -> None:
     """Write a bundled model in float16, as `load_bundled` reads it."""
     directory.mkdir(parents=True, exist_ok=True)
     state = {
-        key: tensor.detach().half().contiguous() for key, tensor in parts.modules().state_dict().items()
+        key: tensor.detach().half().contiguous()
+        for key, tensor in parts.modules().state_dict().items()
     }
     save_file(state, directory / WEIGHTS, metadata={"format": "pt", "model": config["name"]})
     (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

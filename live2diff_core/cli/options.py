@@ -1,0 +1,117 @@
+"""Options that several commands share, and what they mean."""
+
+import argparse
+from typing import TypeAlias
+
+import torch
+
+from ..config import Guidance, StepSelection, StreamConfig
+from ..errors import ConfigError
+from ..models.translator import TranslationModel
+from ..weights.bundled import load_bundled
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """WxH in pixels."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"a size is WIDTHxHEIGHT, such as 192x160, not {text!r}")
+    return int(width), int(height)
+
+
+def parse_indices(text: str) -> tuple[int, ...]:
+    """Comma-separated numbers."""
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"indices are numbers such as 20,35, not {text!r}")
+    return tuple(int(part) for part in parts)
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Which model, where, and in which precision."""
+    parser.add_argument("--model", default="bundled", help="model to use (default: bundled)")
+    parser.add_argument("--device", help="torch device (default: an accelerator, else the CPU)")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="precision (default: float32 on a CPU, else float16)"
+    )
+
+
+def add_stream_options(parser: argparse.ArgumentParser) -> None:
+    """Steps, noise and guidance of a stream."""
+    parser.add_argument("--steps", type=int, help="denoising steps in flight, 1 to 8")
+    parser.add_argument("--strength", type=float, help="how far from the input, above 0 to 1")
+    parser.add_argument(
+        "--t-index", type=parse_indices, help="indices into the 50-step schedule, such as 20,35"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default: 0)")
+    parser.add_argument(
+        "--noise", choices=("fresh", "fixed"), help="new noise for every frame, or one field"
+    )
+    parser.add_argument(
+        "--guidance", choices=("none", "self", "full"), default="none", help="kind of guidance"
+    )
+    parser.add_argument("--guidance-scale", type=float, default=1.0, help="1 is no guidance")
+    parser.add_argument("--negative", default="", help="negative prompt of full guidance")
+    parser.add_argument(
+        "--fit",
+        choices=("crop", "stretch", "refuse"),
+        default="crop",
+        help="what happens to frames of another shape (default: crop)",
+    )
+
+
+def load_model(options: argparse.Namespace) -> TranslationModel:
+    """The model that the options name. Raises ConfigError for one that is not known."""
+    if options.model != "bundled":
+        raise ConfigError(f"unknown model {options.model!r}; this version has: bundled")
+    device = _device(options.device)
+    default = torch.float32 if device.type == "cpu" else torch.float16
+    return load_bundled(device=device, dtype=DTYPES.get(options.dtype, default))
+
+
+def stream_config(
+    options: argparse.Namespace, model: TranslationModel, size: tuple[int, int]
+) -> StreamConfig:
+    """Settings of a session; what is not given is the model's default."""
+    return StreamConfig(
+        width=size[0],
+        height=size[1],
+        steps=select_steps(options, model.defaults.steps),
+        noise=options.noise or model.defaults.noise,
+        seed=options.seed,
+        guidance=Guidance(options.guidance, options.guidance_scale, options.negative),
+        fit=options.fit,
+    )
+
+
+def select_steps(options: argparse.Namespace, default: StepSelection) -> StepSelection:
+    """--t-index alone, or --strength and --steps."""
+    if options.t_index is not None:
+        return StepSelection(options.t_index, options.strength, options.steps)
+    return StepSelection(
+        strength=default.strength if options.strength is None else options.strength,
+        steps=default.steps if options.steps is None else options.steps,
+    )
+
+
+def size_for(width: int, height: int, model: TranslationModel) -> tuple[int, int]:
+    """About as many pixels as the model's default size, in the shape of a picture."""
+    step, area = model.size_multiple, model.defaults.width * model.defaults.height
+    ideal = (area * width / height) ** 0.5, (area * height / width) ** 0.5
+    sides = [max(step, round(side / step) * step) for side in ideal]
+    return sides[0], sides[1]
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} cannot be used here: {error}") from error
+    return device

@@ -1,0 +1,47 @@
+"""live2diff parity: the recorded streams of the reference implementation, replayed."""
+
+import argparse
+import json
+from pathlib import Path
+
+from ..parity import Recording, replay
+from .options import Commands
+
+DIFFERENT = 1
+
+
+def add_command(commands: Commands) -> None:
+    """Register the subcommand."""
+    parser = commands.add_parser(
+        "parity",
+        help="compare with recordings of the reference implementation",
+        description="Replay recorded streams and print the largest differences.",
+    )
+    parser.add_argument("directory", type=Path, help="holds golden.json and its tensor files")
+    parser.add_argument("--case", action="append", default=[], help="only this one; repeatable")
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-3, help="largest error that passes (default: 1e-3)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Replay; 1 if a case is beyond the tolerance or a table differs."""
+    recording = Recording(options.directory)
+    unet = recording.network()
+    results = []
+    for case in recording.cases(options.case):
+        result = replay(case, unet)
+        results.append(result)
+        if not options.json:
+            verdict = "ok" if result.within(options.tolerance) else "DIFFERENT"
+            print(
+                f"{result.name}: {verdict}; steps {result.steps}, frames {result.frames}, "
+                f"warm-up {result.warmup_max_abs_error:.1e}, stream {result.max_abs_error:.1e}, "
+                f"cache {result.cache_max_abs_error:.1e}, "
+                f"tables {'equal' if result.tables_equal else 'differ'}"
+            )
+    if options.json:
+        print(json.dumps({"cases": [result.as_dict() for result in results]}, indent=2))
+    return 0 if all(result.within(options.tolerance) for result in results) else DIFFERENT

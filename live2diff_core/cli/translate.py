@@ -1,0 +1,142 @@
+"""live2diff translate: a video file to a video file, frame by frame."""
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import SinkError
+from ..live.sink import VideoFileSink
+from ..live.source import VideoFile
+from ..models.text import blend
+from ..models.translator import TranslationModel
+from ..stream.session import Session, translate
+from .options import (
+    Commands,
+    add_model_options,
+    add_stream_options,
+    load_model,
+    parse_size,
+    size_for,
+    stream_config,
+)
+from .progress import progress_bar
+
+
+@dataclass(slots=True)
+class Run:
+    """What a translation did."""
+
+    session: Session
+    frames_in: int = 0
+    frames_out: int = 0
+    seconds: float = 0.0
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, decoding and encoding of the files included."""
+        return self.frames_out / self.seconds if self.seconds else 0.0
+
+
+def add_command(commands: Commands) -> None:
+    """Register the subcommand."""
+    parser = commands.add_parser(
+        "translate", help="translate a video file", description="Translate a video file."
+    )
+    parser.add_argument("input", type=Path, help="any video that FFmpeg reads")
+    parser.add_argument("output", type=Path, help=".mp4, .mkv or .webm")
+    parser.add_argument("--prompt", required=True, help="names the style, in free wording")
+    parser.add_argument("--blend", metavar="PROMPT", help="a second prompt to blend with")
+    parser.add_argument(
+        "--blend-weight", type=float, default=0.5, help="0 is the prompt, 1 the second one"
+    )
+    parser.add_argument(
+        "--size", type=parse_size, help="WxH of the output (default: near the model's)"
+    )
+    parser.add_argument("--frames", type=int, help="stop after this many frames")
+    parser.add_argument("--report", type=Path, metavar="FILE.json", help="write figures there")
+    parser.add_argument("--no-audio", action="store_true", help="leave the sound out")
+    add_model_options(parser)
+    add_stream_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Translate one file; a report is written even if the run breaks off."""
+    model = load_model(options)
+    with VideoFile(options.input, options.frames) as source:
+        size = options.size or size_for(source.info.width, source.info.height, model)
+        config = stream_config(options, model, size)
+        with Session(model, config, _prompt(options, model)) as session:
+            result = Run(session)
+            try:
+                _translate(options, source, result)
+            finally:
+                if options.report is not None:
+                    _write_report(options.report, report(options, model, result))
+    print(f"{options.output}: {result.frames_out} frames, {result.fps:.1f} frames/s")
+    return 0
+
+
+def _translate(options: argparse.Namespace, source: VideoFile, result: Run) -> None:
+    config = result.session.config
+    sink = VideoFileSink(
+        options.output,
+        (config.width, config.height),
+        source.info.rate,
+        source.info,
+        audio=not options.no_audio,
+    )
+    start = time.perf_counter()
+    with sink, progress_bar(options.input.name, source.info.frames) as advance:
+        for frame in translate(result.session, source):
+            sink.write(frame)
+            result.frames_out += 1
+            result.frames_in = result.session.stats.frames_in
+            result.seconds = time.perf_counter() - start
+            advance(result.frames_out, _note(result))
+
+
+def _note(result: Run) -> str:
+    latency = result.session.stats.latency_ms.p50 or 0
+    return f"{result.fps:.1f} frames/s, latency {latency:.0f} ms"
+
+
+def _prompt(options: argparse.Namespace, model: TranslationModel) -> str | Tensor:
+    if options.blend is None:
+        return str(options.prompt)
+    first, second = (model.text.encode(p) for p in (options.prompt, options.blend))
+    return blend(first, second, options.blend_weight)
+
+
+def report(options: argparse.Namespace, model: TranslationModel, result: Run) -> dict[str, Any]:
+    """Figures of a run, for JSON."""
+    config, stats = result.session.config, result.session.stats
+    return {
+        "frames_in": result.frames_in,
+        "frames_out": result.frames_out,
+        "fps": result.fps,
+        "latency_ms": {"p50": stats.latency_ms.p50, "p95": stats.latency_ms.p95},
+        "steps": len(config.steps.indices),
+        "t_index": list(config.steps.indices),
+        "size": config.size_text,
+        "seed": config.seed,
+        "noise": config.noise,
+        "model": model.name,
+        "prompt": options.prompt,
+        "blend": options.blend,
+        "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "padded": max(0, config.window.sinks - result.frames_in),
+    }
+
+
+def _write_report(path: Path, figures: dict[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SinkError(f"the report {path} cannot be written: {error}") from error

@@ -1,0 +1,107 @@
+"""The block cosine transform: orthonormal, exact when nothing is dropped, else close."""
+
+import math
+
+import pytest
+import torch
+from skimage import data
+from torch import Tensor
+
+from live2diff_core.models.autoencoder import BlockCosineAutoencoder, block_transform
+
+ORDERS = [(8, 9, 4), (4, 3, 2), (2, 1, 1), (4, 7, 7)]
+
+
+def photo(name: str) -> Tensor:
+    """A photo of scikit-image, (1, 3, h, w) in [0, 1] with sides that divide by 8."""
+    rgb = torch.from_numpy(getattr(data, name)()).permute(2, 0, 1)[None] / 255
+    height, width = (side // 8 * 8 for side in rgb.shape[-2:])
+    return rgb[..., :height, :width]
+
+
+def noise(side: int = 16) -> Tensor:
+    return torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def psnr(ours: Tensor, theirs: Tensor) -> float:
+    return -10 * math.log10((ours - theirs).square().mean().item())
+
+
+@pytest.mark.parametrize("orders", ORDERS, ids=str)
+def test_the_transform_is_orthonormal(orders):
+    rows = block_transform(*orders).flatten(1).double()
+    torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)).double(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_all_frequencies_give_the_picture_back(factor):
+    whole = 2 * factor - 1
+    autoencoder = BlockCosineAutoencoder(factor, whole, whole)
+    assert autoencoder.channels == 3 * factor**2
+    latent = autoencoder.encode(noise())
+    assert latent.shape == (2, autoencoder.channels, 16 // factor, 16 // factor)
+    torch.testing.assert_close(autoencoder.decode(latent), noise(), rtol=0, atol=1e-5)
+
+
+def test_kept_frequencies_are_counted_in_triangles():
+    assert BlockCosineAutoencoder(8, luma_order=3, chroma_order=2).channels == 6 + 3 + 3
+    assert BlockCosineAutoencoder(8, luma_order=9, chroma_order=4).channels == 43 + 10 + 10
+
+
+@pytest.mark.parametrize(("name", "floor"), [("astronaut", 30), ("coffee", 33), ("chelsea", 36)])
+def test_the_default_keeps_what_a_photo_shows(name, floor):
+    autoencoder, rgb = BlockCosineAutoencoder(), photo(name)
+    assert psnr(autoencoder.decode(autoencoder.encode(rgb)), rgb) > floor
+
+
+def test_a_smooth_picture_is_kept_almost_exactly():
+    x, y = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 64), indexing="ij")
+    rgb = torch.stack([x, y, (x + y) / 2])[None]
+    autoencoder = BlockCosineAutoencoder()
+    assert psnr(autoencoder.decode(autoencoder.encode(rgb)), rgb) > 45
+
+
+def test_what_was_decoded_is_encoded_without_loss():
+    autoencoder = BlockCosineAutoencoder(4, 3, 2)
+    autoencoder.scale.copy_(torch.linspace(0.3, 3, autoencoder.channels))
+    latent = autoencoder.encode(noise())
+    again = autoencoder.encode(autoencoder.decode(latent))
+    torch.testing.assert_close(again, latent, rtol=0, atol=1e-5)
+
+
+def test_the_scale_divides_latents_and_leaves_pictures():
+    plain, scaled = BlockCosineAutoencoder(4, 3, 2), BlockCosineAutoencoder(4, 3, 2)
+    scale = torch.linspace(0.3, 3, plain.channels)
+    scaled.scale.copy_(scale)
+    latent = plain.encode(noise())
+    torch.testing.assert_close(scaled.encode(noise()) * scale[:, None, None], latent)
+    torch.testing.assert_close(
+        scaled.decode(scaled.encode(noise())), plain.decode(latent), rtol=0, atol=1e-5
+    )
+
+
+def test_grey_is_the_origin_and_the_first_channel_is_brightness():
+    autoencoder = BlockCosineAutoencoder(4, 3, 2)
+    assert autoencoder.encode(torch.full((1, 3, 8, 8), 0.5)).abs().max() < 1e-6
+    white = autoencoder.encode(torch.ones(1, 3, 8, 8))[0]
+    torch.testing.assert_close(white[0], torch.full((2, 2), math.sqrt(48.0)))
+    assert white[1:].abs().max() < 1e-5
+
+
+def test_blocks_do_not_meet():
+    autoencoder, rgb = BlockCosineAutoencoder(), noise()
+    touched = rgb.clone()
+    touched[..., :8, :8] = 0
+    gap = (autoencoder.encode(touched) - autoencoder.encode(rgb)).abs().amax((0, 1))
+    assert gap[0, 0] > 0.1
+    assert gap.flatten()[1:].max() == 0
+
+
+def test_pixels_are_not_clamped():
+    autoencoder = BlockCosineAutoencoder(4, 7, 7)
+    rgb = torch.full((1, 3, 4, 4), 1.7)
+    torch.testing.assert_close(autoencoder.decode(autoencoder.encode(rgb)), rgb)
+
+
+def test_only_the_scale_is_stored():
+    assert list(BlockCosineAutoencoder().state_dict()) == ["scale"]
