@@ -5,7 +5,7 @@ figures.
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -171,12 +171,12 @@ def _write_video(path: Path, clip: Clip, frames: Sequence[Frame]) -> None:
 def _write_sheet(
     path: Path, clips: Sequence[Clip], styles: Sequence[str], outputs: Outputs
 ) -> None:
-    def shown(pick: Callable[[Clip], list[Frame]]) -> list[torch.Tensor]:
-        return [pick(c)[int(part * (len(c.frames) - 1))].rgb for c in clips for part in SHOWN]
-
-    rows = {"input": shown(lambda clip: clip.frames)}
-    for style in styles:
-        rows[style] = shown(lambda clip, style=style: outputs[clip.name, style])
+    streams = {"input": [clip.frames for clip in clips]}
+    streams |= {style: [outputs[clip.name, style] for clip in clips] for style in styles}
+    rows = {
+        name: [frames[int(part * (len(frames) - 1))].rgb for frames in row for part in SHOWN]
+        for name, row in streams.items()
+    }
     save_png(path, sheet(rows))
     print(path)
 

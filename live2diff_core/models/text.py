@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,12 @@ class TextEncoder(nn.Module):
         if self.clip_skip == 1:
             return self.model(ids).last_hidden_state
         hidden = self.model(ids, output_hidden_states=True).hidden_states[-self.clip_skip]
-        return self.model.text_model.final_layer_norm(hidden)
+        return text_transformer(self.model).final_layer_norm(hidden)
+
+
+def text_transformer(model: CLIPTextModel) -> Any:
+    """The transformer of a CLIP text model: older transformers releases wrap it once more."""
+    return getattr(model, "text_model", model)
 
 
 class StyleTextEncoder(TextEncoder):

@@ -16,7 +16,7 @@ from ...config import NoiseScheduleConfig, StepSelection, TemporalConfig
 from ...errors import WeightsFormatError
 from ...models.autoencoder import BlockCosineAutoencoder
 from ...models.depth import StructureMap
-from ...models.text import StyleTextEncoder
+from ...models.text import StyleTextEncoder, text_transformer
 from ...models.translator import ModelDefaults, TranslationModel
 from ...models.unet import MotionConfig, StreamingUNet
 from ..load import load_strict, read_safetensors
@@ -36,9 +36,8 @@ class Parts:
 
     def modules(self) -> nn.ModuleDict:
         """The parts that hold weights, by prefix."""
-        return nn.ModuleDict(
-            {"unet": self.unet, "text": self.text.model, "autoencoder": self.autoencoder}
-        )
+        text = text_transformer(self.text.model)
+        return nn.ModuleDict({"unet": self.unet, "text": text, "autoencoder": self.autoencoder})
 
 
 def build(config: dict[str, Any], tokenizer: Tokenizer) -> Parts:
