@@ -66,6 +66,8 @@ def make_video(
         shown = range(0, step * len(pictures), step) if times is None else times
         for picture, time in zip(pictures, shown, strict=True):
             frame = VideoFrame.from_ndarray(picture, format="rgb24")
+            # One thread: with more, swscale now and then spoils a row of an odd 10-bit picture.
+            frame = frame.reformat(format=make.pixels, threads=1)
             frame.pts, frame.time_base = time, MILLISECOND
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

@@ -22,8 +22,9 @@ def recording() -> Recording:
     return Recording(GOLDEN)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network(recording) -> StreamingUNet:
+    """For whoever only runs it."""
     return recording.network()
 
 
@@ -70,7 +71,8 @@ def silence_temporal_layers(network: StreamingUNet) -> None:
 
 
 @pytest.mark.parametrize("spoil", [spoil_weight, skip_depth, silence_temporal_layers])
-def test_a_spoiled_network_is_noticed(recording, network, spoil: Callable):
+def test_a_spoiled_network_is_noticed(recording, spoil: Callable):
+    network = recording.network()
     with torch.no_grad():
         spoil(network)
     result = replay(short_case(recording), network)

@@ -143,6 +143,12 @@ def translated(
     return list(translate(open_session(config, prompt), frames))
 
 
+@cache
+def reference(count: int, config: StreamConfig, prompt: str = "ink") -> tuple[Frame, ...]:
+    """The first `count` frames of `make_frames`, translated once for all that compare with it."""
+    return tuple(translated(make_frames(count), config, prompt))
+
+
 def same(ours: Sequence[Frame], theirs: Sequence[Frame]) -> bool:
     """Equal pictures to the bit, in equal places."""
     return len(ours) == len(theirs) and all(

@@ -43,10 +43,11 @@ class TextEncoder(nn.Module):
         if self.clip_skip == 1:
             return self.model(ids).last_hidden_state
         hidden = self.model(ids, output_hidden_states=True).hidden_states[-self.clip_skip]
-        return text_transformer(self.model).final_layer_norm(hidden)
+        transformer: Any = text_transformer(self.model)
+        return transformer.final_layer_norm(hidden)
 
 
-def text_transformer(model: CLIPTextModel) -> Any:
+def text_transformer(model: CLIPTextModel) -> nn.Module:
     """The transformer of a CLIP text model: older transformers releases wrap it once more."""
     return getattr(model, "text_model", model)
 

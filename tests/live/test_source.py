@@ -1,5 +1,7 @@
 """Video files as sources: what is decoded, when it is shown, and where a broken one ends."""
 
+import socketserver
+import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
@@ -340,10 +342,25 @@ def test_the_cover_of_an_album_is_no_video(tmp_path: Path) -> None:
 
 
 def test_a_playlist_opens_no_network(tmp_path: Path) -> None:
-    lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:2", "#EXTINF:2,", "http://127.0.0.1:9/a.ts"]
-    (tmp_path / "list.m3u8").write_text("\n".join([*lines, "#EXT-X-ENDLIST", ""]))
-    with pytest.raises(SourceError):
-        VideoFile(tmp_path / "list.m3u8")
+    asked = []
+
+    class Server(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.client_address)
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Server) as server:
+        thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        )
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/a.ts"
+        lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:2", "#EXTINF:2,", address, "#EXT-X-ENDLIST"]
+        (tmp_path / "list.m3u8").write_text("\n".join([*lines, ""]))
+        with pytest.raises(SourceError):
+            VideoFile(tmp_path / "list.m3u8")
+        server.shutdown()
+        thread.join()
+    assert asked == []
 
 
 def test_a_colon_in_a_name_is_no_protocol(tmp_path: Path) -> None:

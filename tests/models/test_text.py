@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from live2diff_core.errors import PromptError
-from live2diff_core.models.text import blend
+from live2diff_core.models.text import TextEncoder, blend, text_transformer
 from tests.tiny import tiny_model
 
 TEXT = tiny_model().text
@@ -82,6 +82,16 @@ def test_a_small_weight_moves_a_little():
 
 def test_a_prompt_is_a_row_of_tokens():
     assert TEXT.encode("ink").shape == (1, 8, 16)
+
+
+def test_clip_skip_takes_an_earlier_layer_under_the_last_norm():
+    ids = torch.tensor([TEXT.tokenizer("ink", padding="max_length", max_length=8).input_ids])
+    norm = text_transformer(TEXT.model).final_layer_norm
+    layers = TEXT.model(ids, output_hidden_states=True).hidden_states
+    for skip in (1, 2, 3):
+        got = TextEncoder(TEXT.tokenizer, TEXT.model, clip_skip=skip).encode("ink")
+        torch.testing.assert_close(got, norm(layers[-skip]))
+    assert not torch.allclose(norm(layers[-1]), norm(layers[-2]), atol=0.01)
 
 
 def test_a_batch_of_prompts_is_each_alone():

@@ -24,6 +24,7 @@ from tests.tiny import (
     make_frames,
     make_model,
     open_session,
+    reference,
     same,
     stream_config,
     tiny_model,
@@ -47,13 +48,18 @@ def started(settings: StreamConfig | None = None, prompt: str = "ink") -> Sessio
     return session
 
 
+def expected(settings: StreamConfig | None = None, prompt: str = "ink") -> list[Frame]:
+    """All frames through a session of their own."""
+    return list(reference(len(FRAMES), settings or config(), prompt))
+
+
 # ---- equal to the bit
 
 
 @pytest.mark.parametrize("noise", ["fresh", "fixed"])
 @pytest.mark.parametrize("steps", ALL_STEPS)
 def test_streamed_is_replayed_and_keeps_its_places(steps, noise):
-    first = translated(FRAMES, config(steps, noise=noise))
+    first = expected(config(steps, noise=noise))
     torch.rand(3)  # whatever else draws random numbers
     assert same(translated(FRAMES, config(steps, noise=noise)), first)
     assert [(f.index, f.timestamp) for f in first] == [(f.index, f.timestamp) for f in FRAMES]
@@ -63,7 +69,7 @@ def test_streamed_is_replayed_and_keeps_its_places(steps, noise):
 def test_one_by_one_is_all_at_once(steps):
     session = started(config(steps))
     at_once = session.push(FRAMES[SINKS:]) + session.flush()
-    assert same(at_once, translated(FRAMES, config(steps))[SINKS:])
+    assert same(at_once, expected(config(steps))[SINKS:])
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -76,7 +82,7 @@ def test_two_sessions_on_one_model_never_meet(steps):
     for mine, theirs in zip(FRAMES[SINKS:], other_frames[SINKS:], strict=True):
         out_b += b.push([theirs])
         out_a += a.push([mine])
-    assert same(out_a + a.flush(), translated(FRAMES, settings, "ink"))
+    assert same(out_a + a.flush(), expected(settings))
     assert same(out_b + b.flush(), translated(other_frames, others, "neon"))
 
 
@@ -86,13 +92,13 @@ def test_a_reset_session_is_a_fresh_one(steps):
     session.push(make_frames(5, seed=4))
     session.update(prompt="neon")
     session.reset()
-    assert same(list(translate(session, FRAMES)), translated(FRAMES, config(steps), "neon"))
+    assert same(list(translate(session, FRAMES)), expected(config(steps), "neon"))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_a_changed_frame_shows_from_there_on_and_never_before(steps):
     position = SINKS + 4
-    ours = translated(FRAMES, config(steps))
+    ours = expected(config(steps))
     theirs = translated(changed(FRAMES, position), config(steps))
     assert same(ours[:position], theirs[:position])
     for k in range(position, position + 3):  # itself and those that still attend to it
@@ -100,7 +106,7 @@ def test_a_changed_frame_shows_from_there_on_and_never_before(steps):
 
 
 def test_a_changed_warmup_frame_shows_everywhere():
-    ours, theirs = translated(FRAMES, config()), translated(changed(FRAMES, 1), config())
+    ours, theirs = expected(), translated(changed(FRAMES, 1), config())
     assert all(distance([a], [b]) > 1e-5 for a, b in zip(ours, theirs, strict=True))
 
 
@@ -130,7 +136,7 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_setting_matters(name):
     settings, prompt = OTHERS[name]
-    assert distance(translated(FRAMES, settings, prompt), translated(FRAMES, config())) > 0.01
+    assert distance(expected(settings, prompt), expected()) > 0.01
 
 
 @pytest.mark.parametrize("part", ["depth", "temporal"])
@@ -143,33 +149,33 @@ def test_depth_and_time_matter(part):
         for side in (model.unet.temporal_down, model.unet.temporal_up):
             for transformers in side:
                 transformers[0].start_silent()
-    assert distance(list(translate(session, FRAMES)), translated(FRAMES, config())) > 0.01
+    assert distance(list(translate(session, FRAMES)), expected()) > 0.01
 
 
 def test_a_text_embedding_is_as_good_as_words():
     embedding = tiny_model().text.encode("neon")
     session = Session(tiny_model(), config(), embedding)
-    assert same(list(translate(session, FRAMES)), translated(FRAMES, config(), "neon"))
+    assert same(list(translate(session, FRAMES)), expected(prompt="neon"))
 
 
 @pytest.mark.parametrize("mode", ["self", "full"])
 def test_guidance_of_scale_one_is_none(mode):
     guided = config(3, guidance=Guidance(mode, 1.0, "neon"))
-    assert distance(translated(FRAMES, guided), translated(FRAMES, config(3))) <= 1e-5
+    assert distance(expected(guided), expected(config(3))) <= 1e-5
 
 
 def test_self_guidance_of_scale_zero_gives_the_encoded_input_back():
     autoencoder = tiny_model().autoencoder
-    got = translated(FRAMES, config(guidance=Guidance("self", 0.0)))
-    expected = [
+    got = expected(config(guidance=Guidance("self", 0.0)))
+    inputs = [
         Frame(autoencoder.decode(autoencoder.encode(f.rgb[None]))[0].clamp(0, 1), 0, 0.0)
         for f in FRAMES
     ]
-    assert distance(got, expected) <= 1e-4
+    assert distance(got, inputs) <= 1e-4
 
 
 def test_results_are_pictures():
-    for frame in translated(FRAMES, config()):
+    for frame in expected():
         assert frame.rgb.shape == (3, HEIGHT, WIDTH)
         assert frame.rgb.dtype == torch.float32
         assert frame.rgb.min() >= 0
@@ -192,8 +198,8 @@ def test_a_frame_leaves_after_the_announced_latency(steps):
     session = started(config(steps))
     late = session.spec.latency_frames
     for t, frame in enumerate(FRAMES[SINKS:]):
-        expected = [FRAMES[SINKS + t - late].index] if t >= late else []
-        assert [out.index for out in session.push([frame])] == expected
+        due = [FRAMES[SINKS + t - late].index] if t >= late else []
+        assert [out.index for out in session.push([frame])] == due
     assert len(session.flush()) == min(late, len(FRAMES) - SINKS)
     assert session.flush() == []
 
@@ -271,7 +277,7 @@ def test_a_second_warmup_is_refused_and_changes_nothing():
     with pytest.raises(ConfigError, match="reset"):
         session.warmup(FRAMES[:SINKS])
     out = session.push(FRAMES[SINKS:]) + session.flush()
-    assert same(out, translated(FRAMES, config())[SINKS:])
+    assert same(out, expected()[SINKS:])
 
 
 def test_a_frame_of_another_size_is_refused_and_forgotten():
@@ -279,14 +285,14 @@ def test_a_frame_of_another_size_is_refused_and_forgotten():
     with pytest.raises(FrameSizeError, match=f"takes {WIDTH}x{HEIGHT} frames, got 8x8"):
         session.push(make_frames(1, 8, 8))
     out = session.push(FRAMES[SINKS:]) + session.flush()
-    assert same(out, translated(FRAMES, config())[SINKS:])
+    assert same(out, expected()[SINKS:])
 
 
 def test_a_warmup_frame_of_another_size_leaves_the_session_as_new():
     session = open_session(config())
     with pytest.raises(FrameSizeError):
         session.warmup([*FRAMES[: SINKS - 1], *make_frames(1, 8, 8)])
-    assert same(list(translate(session, FRAMES)), translated(FRAMES, config()))
+    assert same(list(translate(session, FRAMES)), expected())
 
 
 def test_a_size_that_the_network_cannot_take_is_refused_with_the_nearest():
