@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def measure(
     ):
         frames = iter(source)
         opened = time.perf_counter()
-        warm = session.warmup([next(frames) for _ in range(config.window.sinks)])
+        warm = session.warmup(list(islice(frames, config.window.sinks)))
         first_frame = time.perf_counter() - opened
         for frame in warm:
             sink.write(frame)
@@ -105,6 +106,10 @@ def measure(
                     sink.write(frame)
             count += 1
             advance(count, f"{count / (time.perf_counter() - start):.1f} frames/s")
+        if count == 0:
+            raise ConfigError(
+                f"{path} has no frames after the {config.window.sinks} of the warm-up"
+            )
         for frame in session.flush():
             sink.write(frame)
         seconds = time.perf_counter() - start

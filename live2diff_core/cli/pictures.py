@@ -48,8 +48,7 @@ def save_png(path: Path, rgb: Tensor) -> None:
     """Write (3, h, w) uint8. Raises SinkError."""
     bgr = cv2.cvtColor(rgb.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2BGR)
     try:
-        done, data = cv2.imencode(".png", bgr)
-        path.write_bytes(data.tobytes() if done else b"")
+        path.write_bytes(cv2.imencode(".png", bgr)[1].tobytes())
     except OSError as error:
         raise SinkError(f"the picture {path} cannot be written: {error}") from error
 

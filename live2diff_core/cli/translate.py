@@ -1,7 +1,6 @@
 """live2diff translate: a video file to a video file, frame by frame."""
 
 import argparse
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import SinkError
 from ..live.sink import VideoFileSink
 from ..live.source import VideoFile
 from ..models.text import blend
@@ -25,6 +23,7 @@ from .options import (
     stream_config,
 )
 from .progress import progress_bar
+from .report import write_json
 
 
 @dataclass(slots=True)
@@ -32,7 +31,6 @@ class Run:
     """What a translation did."""
 
     session: Session
-    frames_in: int = 0
     frames_out: int = 0
     seconds: float = 0.0
 
@@ -77,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
                 _translate(options, source, result)
             finally:
                 if options.report is not None:
-                    _write_report(options.report, report(options, model, result))
+                    write_json(options.report, report(options, model, result))
     print(f"{options.output}: {result.frames_out} frames, {result.fps:.1f} frames/s")
     return 0
 
@@ -96,7 +94,6 @@ def _translate(options: argparse.Namespace, source: VideoFile, result: Run) -> N
         for frame in translate(result.session, source):
             sink.write(frame)
             result.frames_out += 1
-            result.frames_in = result.session.stats.frames_in
             result.seconds = time.perf_counter() - start
             advance(result.frames_out, _note(result))
 
@@ -117,7 +114,7 @@ def report(options: argparse.Namespace, model: TranslationModel, result: Run) ->
     """Figures of a run, for JSON."""
     config, stats = result.session.config, result.session.stats
     return {
-        "frames_in": result.frames_in,
+        "frames_in": stats.frames_in,
         "frames_out": result.frames_out,
         "fps": result.fps,
         "latency_ms": {"p50": stats.latency_ms.p50, "p95": stats.latency_ms.p95},
@@ -131,12 +128,5 @@ def report(options: argparse.Namespace, model: TranslationModel, result: Run) ->
         "blend": options.blend,
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "padded": max(0, config.window.sinks - result.frames_in),
+        "padded": max(0, config.window.sinks - stats.frames_in) if stats.frames_in else 0,
     }
-
-
-def _write_report(path: Path, figures: dict[str, Any]) -> None:
-    try:
-        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise SinkError(f"the report {path} cannot be written: {error}") from error

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
-from ..errors import PromptError
+from ..errors import ConfigError, PromptError
 
 
 class TextEncoder(nn.Module):
@@ -87,11 +87,14 @@ class StyleTextEncoder(TextEncoder):
 def blend(first: Tensor, second: Tensor, weight: float) -> Tensor:
     """Spherical interpolation of two text embeddings, token by token.
 
-    first, second: (1, tokens, dim). weight: 0 gives first, 1 gives second, both exactly.
+    first, second: (1, tokens, dim). weight: 0 gives first, 1 gives second, both exactly. Raises
+    ConfigError for a weight outside.
     """
-    if weight <= 0:
+    if not 0 <= weight <= 1:
+        raise ConfigError(f"a blend weight lies between 0 and 1, got {weight}")
+    if weight == 0:
         return first
-    if weight >= 1:
+    if weight == 1:
         return second
     length = torch.lerp(first.norm(dim=-1, keepdim=True), second.norm(dim=-1, keepdim=True), weight)
     a, b = nn.functional.normalize(first, dim=-1), nn.functional.normalize(second, dim=-1)

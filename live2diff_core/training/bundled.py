@@ -117,7 +117,10 @@ class Trainer:
             transformer.start_silent()
 
     def run(self, stage: Stage) -> Iterator[tuple[int, float]]:
-        """Train a stage from its checkpoint, or from the stage before; yields (step, loss)."""
+        """Train a stage, from its checkpoint if there is one; yields (step, loss).
+
+        Stages run in the order of STAGES in one process.
+        """
         plan = self.plan(stage)
         trained = self._trained(stage)
         optimizer = torch.optim.AdamW(trained, lr=plan.learning_rate, weight_decay=1e-3)

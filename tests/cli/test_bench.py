@@ -82,9 +82,6 @@ def test_a_video_of_ones_own_is_measured_as_far_as_it_goes(capsys, tmp_path):
     assert run["frames"] == 3
 
 
-@pytest.mark.xfail(
-    reason="next() and the missing stages are not caught", raises=(StopIteration, KeyError)
-)
 @pytest.mark.parametrize("frames", [3, 8])
 def test_a_video_that_is_too_short_is_refused(capsys, tmp_path, frames):
     path = make_video(tmp_path / "short.mp4", ramp(frames))

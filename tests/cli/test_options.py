@@ -156,12 +156,8 @@ def test_an_unknown_model_is_refused_with_the_known_ones():
         "cuda:99",
         "xla",
         "",
-        pytest.param(
-            "hpu",
-            marks=pytest.mark.xfail(
-                reason="its ModuleNotFoundError is not caught", raises=ModuleNotFoundError
-            ),
-        ),
+        "hpu",
+        "meta",
     ],
 )
 def test_a_device_that_is_not_there_is_refused_by_name(tiny, device):
