@@ -1,7 +1,7 @@
 """Where frames come from: the protocol of a source, and the video files that FFmpeg reads."""
 
 from collections.abc import Generator, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -99,7 +99,8 @@ class VideoFile(Source):
         self._started = False
         self._break: str | None = None
         self._container = open_input(self._path)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._container.close)
             self._stream = _video_stream(self._container, self._path)
             self._stream.thread_count = DECODER_THREADS
             self._stream.thread_type = "AUTO"
@@ -108,9 +109,7 @@ class VideoFile(Source):
             first = next(pictures, None)
             if first is None:
                 raise _no_picture(self._path, self._break)
-        except BaseException:
-            self._container.close()
-            raise
+            undo.pop_all()
         self._layout = _Layout.of(first, self._stream)
         self._info = replace(
             _describe(self._container, self._stream, max_frames),
