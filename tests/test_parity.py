@@ -163,7 +163,7 @@ def test_no_error_may_be_large_or_nan(field):
 
 
 def test_a_directory_without_a_recording_is_refused(tmp_path):
-    with pytest.raises(WeightsFormatError, match="expected a recording directory"):
+    with pytest.raises(WeightsFormatError, match="expected a recording"):
         Recording(tmp_path)
 
 

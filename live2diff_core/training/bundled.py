@@ -1,8 +1,8 @@
-"""Training of the bundled model: pictures first, then the temporal layers on clips.
+"""Training of the bundled model: pictures, then the temporal layers on clips, then both in turn.
 
-Both stages regress the painted picture from the noised source, and again from the model's own
-noised result, as streaming does. In the second stage the spatial network is frozen (Live2Diff, sec.
-3.5) and whole clips pass at once with the streaming mask, so what is trained is what runs.
+Every stage regresses the painted picture from the noised source, and again from the model's own
+noised result, as streaming does. Clips pass as a whole with the streaming mask, so what is trained
+is what runs; while only they are trained the spatial network is frozen (Live2Diff, sec. 3.5).
 """
 
 import json
@@ -27,9 +27,10 @@ from .batches import Batch, BatchSampler
 from .prompts import make_tokenizer
 from .styles import STYLES
 
-Stage = Literal["pictures", "clips"]
+Stage = Literal["pictures", "clips", "together"]
 
-STAGES: tuple[Stage, ...] = ("pictures", "clips")
+STAGES: tuple[Stage, ...] = ("pictures", "clips", "together")
+STAGE_SEEDS = {"pictures": 1, "clips": 1_000_003, "together": 2_000_003}
 CHECKPOINT = "checkpoint.pt"
 
 
@@ -55,6 +56,9 @@ class Recipe:
     )
     clips: StageRecipe = StageRecipe(
         1700, 1, 26, ((96, 96), (64, 128), (128, 64)), learning_rate=1e-3, change_weight=2.0
+    )
+    together: StageRecipe = StageRecipe(
+        1300, 1, 26, ((96, 96), (64, 128), (128, 64)), learning_rate=4e-4, change_weight=0.3
     )
     warmup_steps: int = 200
     ema_decay: float = 0.998
@@ -131,7 +135,7 @@ class Trainer:
         for step in range(first, plan.steps):
             for group in optimizer.param_groups:
                 group["lr"] = plan.learning_rate * self._rate(step, plan.steps)
-            loss = self._step(stage, plan, step)
+            loss = self._step(stage, step)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(trained, 1.0)
@@ -144,7 +148,12 @@ class Trainer:
 
     def plan(self, stage: Stage) -> StageRecipe:
         """The recipe of a stage."""
-        return self.recipe.pictures if stage == "pictures" else self.recipe.clips
+        plans = {
+            "pictures": self.recipe.pictures,
+            "clips": self.recipe.clips,
+            "together": self.recipe.together,
+        }
+        return plans[stage]
 
     def export(self, directory: Path) -> None:
         """Write the model as it is now."""
@@ -153,7 +162,8 @@ class Trainer:
     def _trained(self, stage: Stage) -> list[nn.Parameter]:
         of_clips = {id(p) for t in self.parts.unet.transformers() for p in t.parameters()}
         for parameter in self.modules.parameters():
-            parameter.requires_grad_((id(parameter) in of_clips) == (stage == "clips"))
+            temporal = id(parameter) in of_clips
+            parameter.requires_grad_(stage == "together" or temporal == (stage == "clips"))
         return [p for p in self.modules.parameters() if p.requires_grad]
 
     def _rate(self, step: int, steps: int) -> float:
@@ -161,24 +171,30 @@ class Trainer:
         cosine = torch.cos(torch.tensor(step / steps * torch.pi)).item()
         return warm * (0.02 + 0.98 * (0.5 + 0.5 * cosine))
 
-    def _step(self, stage: Stage, plan: StageRecipe, step: int) -> Tensor:
-        """Loss of one batch, drawn from the seed and the step's number alone."""
-        seed = self.recipe.seed + (step + 1) * (1 if stage == "pictures" else 1_000_003)
+    def _step(self, stage: Stage, step: int) -> Tensor:
+        """Loss of one batch, drawn from the seed and the step's number alone.
+
+        "together" takes pictures and clips in turn, so that the network also stays whole without
+        its temporal layers.
+        """
+        seed = self.recipe.seed + (step + 1) * STAGE_SEEDS[stage]
         torch.manual_seed(seed)
+        in_turn = stage == "together" and step % 2 == 0
+        plan = self.recipe.pictures if in_turn else self.plan(stage)
         height, width = plan.sizes[step % len(plan.sizes)]
         batch = BatchSampler(seed).sample(plan.clips, plan.frames, height, width)
         with torch.autocast(self.device.type, torch.bfloat16):
-            return self._loss(stage, plan, batch)
+            return self._loss(plan, batch)
 
-    def _loss(self, stage: Stage, plan: StageRecipe, batch: Batch) -> Tensor:
+    def _loss(self, plan: StageRecipe, batch: Batch) -> Tensor:
         unet, autoencoder = self.parts.unet, self.parts.autoencoder
         source = batch.source.flatten(0, 1).to(self.device)
         text = torch.cat([request.encode(self.parts.text) for request in batch.requests])
         text = text.repeat_interleave(plan.frames, 0)
         depth = unet.depth_mapping(depth_latent(autoencoder, self.structure(source)))
-        state = None
-        if stage == "clips":
-            state = WholeClip(plan.frames, plan.clips, AttentionWindow(), self.device)
+        window, state = AttentionWindow(), None
+        if plan.frames > window.sinks:
+            state = WholeClip(plan.frames, plan.clips, window, self.device)
         low, high = self.recipe.first_timesteps
         timestep = torch.randint(low, high, (plan.clips,))
         target = batch.target(timestep).to(self.device)
@@ -228,7 +244,8 @@ class Trainer:
                 f"{path} was made with another recipe; remove it or choose another directory"
             )
         if state["stage"] != stage:
-            return None if stage == "pictures" else 0
+            later = STAGES.index(state["stage"]) > STAGES.index(stage)
+            return None if later else 0
         self.modules.load_state_dict(state["modules"])
         ema.load_state_dict(state["ema"])
         optimizer.load_state_dict(state["optimizer"])

@@ -118,6 +118,19 @@ def test_a_new_seed_is_that_of_a_fresh_session_with_fresh_noise_too(steps):
     assert same(new, fresh_from_the_last_inputs(config(steps, seed=5)))
 
 
+@pytest.mark.parametrize(("steps", "to"), [(3, 3), (5, 5), (5, 2), (2, 5)])
+def test_frames_in_flight_go_on_where_their_own_warmup_stands(steps, to):
+    """They end as the warm-up of a fresh session ends, up to the position they attend from."""
+    session, out = halfway(config(steps, noise="fixed"))
+    session.update(prompt="neon", steps=steps_of(to), guidance=Guidance("self", 0.5))
+    out += finish(session)
+    fresh = open_session(session.config, "neon").warmup(FRAMES[HALF - SINKS : HALF])
+    for back in range(1, steps):
+        gaps = [(out[HALF - back].rgb - frame.rgb).abs().mean().item() for frame in fresh]
+        assert gaps[-back] < 0.003
+        assert sorted(gaps)[1] > 0.01
+
+
 # ---- the number of steps
 
 

@@ -35,6 +35,7 @@ RECIPE = Recipe(
     seed=3,
     pictures=StageRecipe(2, 1, 2, ((32, 32),), learning_rate=1e-3),
     clips=StageRecipe(3, 1, FRAMES, ((32, 32),), learning_rate=1e-3, change_weight=2.0),
+    together=StageRecipe(3, 1, FRAMES, ((32, 32),), learning_rate=1e-3, change_weight=0.3),
     warmup_steps=2,
     checkpoint_every=1,
 )
@@ -108,9 +109,10 @@ def trained(tmp_path_factory) -> Trained:
 # ---- the stages
 
 
-def test_both_stages_run_with_a_finite_loss(trained):
+def test_all_stages_run_with_a_finite_loss(trained):
     assert [step for step, _ in trained.losses["pictures"]] == [0, 1]
     assert [step for step, _ in trained.losses["clips"]] == [0, 1, 2]
+    assert [step for step, _ in trained.losses["together"]] == [0, 1, 2]
     losses = [loss for stage in STAGES for _, loss in trained.losses[stage]]
     assert all(math.isfinite(loss) and loss > 0 for loss in losses)
 
@@ -131,6 +133,12 @@ def test_clips_change_nothing_but_the_temporal_layers(trained):
     assert {key for key in temporal if key.endswith("to_q.weight")} <= moved
 
 
+def test_together_changes_every_part(trained):
+    moved = changed(trained.weights[2], trained.weights[3])
+    for prefix in ("unet.spatial.", "unet.depth_mapping.", "unet.temporal_up.", "text."):
+        assert any(key.startswith(prefix) for key in moved)
+
+
 def test_temporal_layers_are_silent_until_clips_are_trained(trained):
     for with_state, without in trained.outputs[:2]:
         assert torch.equal(with_state, without)
@@ -142,8 +150,8 @@ def test_what_is_exported_is_loaded_again_and_translates(trained, tmp_path):
     model = load_bundled(tmp_path / "model")
     loaded = {f"unet.{key}": value for key, value in model.unet.state_dict().items()}
     for key, value in loaded.items():
-        assert torch.equal(value, trained.weights[2][key].half().float()), key
-    assert torch.equal(model.autoencoder.scale, trained.weights[2]["autoencoder.scale"].half())
+        assert torch.equal(value, trained.weights[-1][key].half().float()), key
+    assert torch.equal(model.autoencoder.scale, trained.weights[-1]["autoencoder.scale"].half())
     config = StreamConfig(32, 32, StepSelection(strength=0.6, steps=2))
     frames = list(translate(Session(model, config, "a neon sign"), make_frames(9, 32, 32)))
     assert len(frames) == 9
@@ -153,7 +161,7 @@ def test_what_is_exported_is_loaded_again_and_translates(trained, tmp_path):
 def test_the_bundled_networks_train_too(tmp_path, monkeypatch):
     monkeypatch.setattr(bundled, "bundled_config", bundled_config)
     recipe = replace(
-        RECIPE, pictures=replace(RECIPE.pictures, steps=1), clips=replace(RECIPE.clips, steps=1)
+        RECIPE, **{stage: replace(getattr(RECIPE, stage), steps=1) for stage in STAGES}
     )
     trainer = trainer_in(tmp_path, recipe)
     for stage in STAGES:
@@ -166,7 +174,7 @@ def test_the_bundled_networks_train_too(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("stage", "step"), [("pictures", 0), ("pictures", 1), ("clips", 0), ("clips", 1)]
+    ("stage", "step"), [("pictures", 0), ("pictures", 1), ("clips", 1), ("together", 1)]
 )
 def test_stopped_and_resumed_equals_run_through_to_the_bit(trained, tmp_path, stage, step):
     stopped = trainer_in(tmp_path)
@@ -177,14 +185,14 @@ def test_stopped_and_resumed_equals_run_through_to_the_bit(trained, tmp_path, st
     resumed = trainer_in(tmp_path)
     losses = {name: list(resumed.run(name)) for name in STAGES}
     assert losses[stage] == trained.losses[stage][step:]
-    assert losses["clips"] == trained.losses["clips"][-len(losses["clips"]) :]
-    assert not changed(trained.weights[2], weights(resumed))
+    assert losses["together"] == trained.losses["together"][-len(losses["together"]) :]
+    assert not changed(trained.weights[-1], weights(resumed))
 
 
 def test_a_run_that_is_done_stays_as_it_is(trained):
     again = trainer_in(trained.directory)
-    assert [list(again.run(stage)) for stage in STAGES] == [[], []]
-    assert not changed(trained.weights[2], weights(again))
+    assert [list(again.run(stage)) for stage in STAGES] == [[], [], []]
+    assert not changed(trained.weights[-1], weights(again))
 
 
 def test_another_seed_gives_another_model(trained, tmp_path):
