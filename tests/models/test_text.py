@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from live2diff_core.errors import PromptError
+from live2diff_core.errors import ConfigError, PromptError
 from live2diff_core.models.text import TextEncoder, blend, text_transformer
 from tests.tiny import tiny_model
 
@@ -20,14 +20,20 @@ def embedding(seed: int, tokens: int = 6) -> Tensor:
 # ---- blend
 
 
-@pytest.mark.parametrize("weight", [-0.5, 0, 0.0])
+@pytest.mark.parametrize("weight", [0, 0.0])
 def test_no_weight_is_the_first_exactly(weight):
     assert torch.equal(blend(embedding(1), embedding(2), weight), embedding(1))
 
 
-@pytest.mark.parametrize("weight", [1, 1.0, 1.5])
+@pytest.mark.parametrize("weight", [1, 1.0])
 def test_full_weight_is_the_second_exactly(weight):
     assert torch.equal(blend(embedding(1), embedding(2), weight), embedding(2))
+
+
+@pytest.mark.parametrize("weight", [-0.01, 1.01, float("nan")])
+def test_a_weight_outside_is_refused(weight):
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        blend(embedding(1), embedding(2), weight)
 
 
 @pytest.mark.parametrize("weight", [0.01, 0.3, 0.5, 0.99])
