@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from live2diff_core.config import NoiseScheduleConfig, StepSelection
-from live2diff_core.parity import Recording
+from live2diff_core.metrics.parity import Recording
 from live2diff_core.schedule import Schedule, alphas_cumprod, lcm_timesteps, make_schedule
 from tests.golden import CASES, GOLDEN
 

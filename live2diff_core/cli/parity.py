@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from ..parity import Recording, replay
+from ..metrics.parity import Recording, replay
 from .options import Commands
 
 DIFFERENT = 1

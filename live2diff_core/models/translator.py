@@ -46,6 +46,11 @@ class TranslationModel:
         return self.unet.depth_mapping.conv_in.weight.dtype
 
     @property
+    def text_channels(self) -> int:
+        """Channels of a text embedding."""
+        return int(self.unet.spatial.config.cross_attention_dim)
+
+    @property
     def size_multiple(self) -> int:
         """Width and height in pixels must be multiples of this."""
         return self.autoencoder.factor * self.unet.size_multiple
@@ -60,7 +65,16 @@ class TranslationModel:
                 f"got {width}x{height}; the nearest size is {near}"
             )
 
+    def encode(self, rgb: Tensor) -> Tensor:
+        """Latents of (n, 3, h, w) in [0, 1]: (n, channels, h / f, w / f) float32."""
+        return self.autoencoder.encode(rgb.to(self.dtype)).float()
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Pixels of latents, the inverse of `encode`: (n, 3, h, w) in [0, 1] float32."""
+        return self.autoencoder.decode(latent.to(self.dtype)).float().clamp(0, 1)
+
     def depth_features(self, rgb: Tensor) -> Tensor:
         """Depth prior of (n, 3, h, w) in [0, 1], as the UNet takes it: (n, c0, h / f, w / f)."""
-        features: Tensor = self.unet.depth_mapping(depth_latent(self.autoencoder, self.depth(rgb)))
+        depth = self.depth(rgb.float()).to(self.dtype)
+        features: Tensor = self.unet.depth_mapping(depth_latent(self.autoencoder, depth))
         return features

@@ -38,7 +38,7 @@ class StreamState:
 
     Row r holds the frame that was pushed r calls ago: x (N, c, h, w) its noisy latent, source (N,
     c, h, w) its clean input latent, depth (N, c0, h, w) its depth features. clock: int64 scalar,
-    frames pushed since the prefill.
+    frames pushed since the prefill. Latents are float32, all else is in the network's dtype.
     """
 
     x: Tensor
@@ -67,14 +67,15 @@ def make_state(
 ) -> StreamState:
     """Empty state for latents like `latent` (..., c, h, w)."""
     channels, height, width = latent.shape[-3:]
+    like = unet.depth_mapping.conv_out.weight
     first = unet.depth_mapping.conv_out.out_channels
     return StreamState(
         x=latent.new_zeros(steps, channels, height, width),
         source=latent.new_zeros(steps, channels, height, width),
-        depth=latent.new_zeros(steps, first, height, width),
+        depth=like.new_zeros(steps, first, height, width),
         clock=torch.zeros((), dtype=torch.int64, device=latent.device),
         rows=torch.arange(steps, device=latent.device).repeat(branches),
-        layers=allocate(unet.cache_shapes(height, width), steps * branches, window, latent),
+        layers=allocate(unet.cache_shapes(height, width), steps * branches, window, like),
         window=window,
     )
 
@@ -168,8 +169,12 @@ def _denoise(
     timestep = schedule.timesteps[step].expand(len(x)).repeat(branches)
     repeat = (branches, 1, 1, 1)
     output = unet(
-        x.repeat(repeat), timestep, condition.rows(len(x)), depth.repeat(repeat), temporal
-    )
+        x.to(depth.dtype).repeat(repeat),
+        timestep,
+        condition.rows(len(x)),
+        depth.repeat(repeat),
+        temporal,
+    ).float()
     x0 = schedule.predict_x0(x, output[: len(x)], step)
     scale = condition.guidance.scale
     if condition.guidance.mode == "self":

@@ -15,7 +15,7 @@ class StreamNoise:
 
     def __init__(self, seed: int, mode: NoiseMode, steps: int, latent: Tensor) -> None:
         self._generator = torch.Generator(latent.device).manual_seed(seed)
-        self._steps, self._like = steps, latent
+        self._steps, self._shape = steps, latent.shape[-3:]
         self._fixed = self._draw_frame() if mode == "fixed" else None
 
     def warmup(self, frames: int) -> tuple[Tensor, Tensor]:
@@ -26,19 +26,15 @@ class StreamNoise:
             noise, renoise = self._fixed
             size = (frames, *noise.shape)
             return noise.expand(size), renoise[:, None].expand(-1, *size)
-        shape = self._like.shape[-3:]
-        return self._draw(frames, *shape), self._draw(self._steps - 1, frames, *shape)
+        return self._draw(frames), self._draw(self._steps - 1, frames)
 
     def frame(self) -> tuple[Tensor, Tensor]:
         """Noise (c, h, w) of a new frame and renoise (N - 1, c, h, w) between the rows."""
         return self._draw_frame() if self._fixed is None else self._fixed
 
     def _draw_frame(self) -> tuple[Tensor, Tensor]:
-        shape = self._like.shape[-3:]
-        return self._draw(*shape), self._draw(self._steps - 1, *shape)
+        return self._draw(), self._draw(self._steps - 1)
 
-    def _draw(self, *shape: int) -> Tensor:
-        drawn = torch.randn(
-            shape, generator=self._generator, device=self._like.device, dtype=torch.float32
-        )
-        return drawn.to(self._like.dtype)
+    def _draw(self, *counts: int) -> Tensor:
+        size = (*counts, *self._shape)
+        return torch.randn(size, generator=self._generator, device=self._generator.device)

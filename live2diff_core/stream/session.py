@@ -10,14 +10,11 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from ..cache import cache_bytes
 from ..config import Guidance, StepSelection, StreamConfig
 from ..errors import ConfigError, SourceError, StreamClosed, StreamNotReady
 from ..frames import Frame, to_unit_range
 from ..models.translator import TranslationModel
-from ..schedule import Schedule, make_schedule
 from .denoise import (
-    Conditioning,
     NewFrame,
     StreamState,
     WarmupFrames,
@@ -27,6 +24,7 @@ from .denoise import (
 )
 from .fit import fit_frame
 from .noise import StreamNoise
+from .plan import Plan, make_plan
 from .spec import Clock, Effect, SessionSpec, SessionStats, Stopwatch
 
 logger = logging.getLogger(__name__)
@@ -60,16 +58,6 @@ class _InFlight:
     arrived: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Plan:
-    """What follows from the parameters: replaced as a whole when one of them changes."""
-
-    config: StreamConfig
-    schedule: Schedule
-    condition: Conditioning
-    prompt: str | Tensor
-
-
 class Session:
     """Translates a stream frame by frame; see `SessionSpec` for its shape.
 
@@ -81,7 +69,7 @@ class Session:
     _history: deque[_Input]
     _in_flight: deque[_InFlight]
     _ready: list[Frame]
-    _noise: StreamNoise
+    _noise: StreamNoise | None
     _calls: int  # of the network since the state was primed, as if every row had been filled by one
     _last_index: int
     _drained: bool
@@ -98,9 +86,8 @@ class Session:
         Raises FrameSizeError for a size that the network cannot take, PromptError for a prompt
         without meaning to it.
         """
-        model.check_size(config.width, config.height)
         self._model, self._clock, self._closed = model, clock, False
-        self._plan = self._make_plan(config, prompt)
+        self._plan = make_plan(model, config, prompt)
         self._forget()
 
     # ---- what it is
@@ -119,7 +106,7 @@ class Session:
             latency_frames=self._plan.schedule.steps - 1,
             needs_input=True,
             warmup="frames",
-            state_bytes=self._state_bytes(),
+            state_bytes=self._plan.state_bytes(self._model),
             parameters=PARAMETERS,
         )
 
@@ -173,15 +160,14 @@ class Session:
     def push(self, frames: Sequence[Frame]) -> list[Frame]:
         """Take frames in order; returns the finished ones with their own index and timestamp.
 
-        Raises StreamNotReady before the warm-up. Live2Diff, sec. 3.3.
+        Raises StreamNotReady before the warm-up. When a frame is refused, those that were finished
+        before it come with the next call. Live2Diff, sec. 3.3.
         """
         self._check_open()
         if self._state is None:
             raise StreamNotReady(
                 f"warmup() with {self.config.window.sinks} frames comes before push()"
             )
-        finished = self._ready
-        self._ready = []
         for frame in frames:
             arrived = self._clock()
             entry = self._encode(frame)
@@ -191,26 +177,28 @@ class Session:
             self._in_flight.append(_InFlight(frame.index, frame.timestamp, arrived))
             self._frames_in += 1
             self._last_index = frame.index
-            finished += self._step(entry)
-        return finished
+            self._ready += self._step(entry)
+        return self._take_ready()
 
     @torch.inference_mode()
     def flush(self) -> list[Frame]:
         """Finish the frames in flight. The next push() re-primes from the last real inputs."""
         self._check_open()
-        finished = self._ready
-        self._ready = []
         while self._in_flight:
-            finished += self._step(self._history[-1])
+            self._ready += self._step(self._history[-1])
             self._drained = True
-        return finished
+        return self._take_ready()
+
+    def _take_ready(self) -> list[Frame]:
+        ready, self._ready = self._ready, []
+        return ready
 
     def _encode(self, frame: Frame) -> _Input:
         model, config = self._model, self.config
         with self._watch.measure("encode"):
-            rgb = to_unit_range(frame.rgb, model.device, model.dtype)
+            rgb = to_unit_range(frame.rgb, model.device, torch.float32)
             rgb = fit_frame(rgb, config.width, config.height, config.fit)[None]
-            latent = model.autoencoder.encode(rgb)[0]
+            latent = model.encode(rgb)[0]
         with self._watch.measure("depth"):
             depth = model.depth_features(rgb)[0]
         return _Input(latent, depth)
@@ -218,6 +206,7 @@ class Session:
     def _step(self, entry: _Input) -> list[Frame]:
         """One network call; the frame that leaves the last row, if that row holds one."""
         assert self._state is not None
+        assert self._noise is not None
         plan = self._plan
         with self._watch.measure("network"):
             frame = NewFrame(entry.latent, entry.depth, *self._noise.frame())
@@ -229,7 +218,7 @@ class Session:
 
     def _finish(self, x0: Tensor, origin: _InFlight) -> Frame:
         with self._watch.measure("decode"):
-            rgb = self._model.autoencoder.decode(x0[None])[0].clamp(0, 1).float()
+            rgb = self._model.decode(x0[None])[0]
         self._watch.add("latency", self._clock() - origin.arrived)
         self._frames_out += 1
         return Frame(rgb, origin.index, origin.timestamp)
@@ -269,13 +258,12 @@ class Session:
             seed=config.seed if seed is None else seed,
             guidance=guidance or config.guidance,
         )
-        plan = self._make_plan(config, self._plan.prompt if prompt is None else prompt)
+        plan = make_plan(self._model, config, self._plan.prompt if prompt is None else prompt)
         if self._state is None:
             self._plan = plan
             self._forget()
             return 0
-        self._reprime(plan)
-        return self._in_flight[0].index if self._in_flight else self._last_index + 1
+        return self._reprime(plan)
 
     def reprime(self) -> None:
         """Anchor the stream to its last real inputs, as after a scene cut. Raises StreamNotReady
@@ -305,7 +293,7 @@ class Session:
     # ---- its state
 
     def _forget(self) -> None:
-        self._state, self._ready = None, []
+        self._state, self._noise, self._ready = None, None, []
         self._history = deque(maxlen=self.config.window.sinks)
         self._in_flight = deque()
         self._watch = Stopwatch(self._clock)
@@ -317,32 +305,14 @@ class Session:
             raise StreamClosed("this session is closed: open a new one")
 
     @torch.inference_mode()
-    def _make_plan(self, config: StreamConfig, prompt: str | Tensor) -> _Plan:
-        model = self._model
-        schedule = make_schedule(model.schedule, config.steps, model.device)
-        negative = None
-        if config.guidance.mode == "full":
-            negative = model.text.encode(config.guidance.negative)
-        text = model.text.encode(prompt) if isinstance(prompt, str) else prompt
-        condition = Conditioning(text.to(model.device, model.dtype), config.guidance, negative)
-        return _Plan(config, schedule, condition, prompt)
+    def _reprime(self, plan: Plan) -> int:
+        """Warm a second state from the last real inputs, seat the frames in flight in it, swap.
 
-    def _state_bytes(self) -> int:
-        model, config = self._model, self.config
-        height, width = (side // model.autoencoder.factor for side in (config.height, config.width))
-        rows = self._plan.schedule.steps * self._plan.condition.branches
-        shapes = model.unet.cache_shapes(height, width)
-        features = model.unet.depth_mapping.conv_out.out_channels + 2 * model.autoencoder.channels
-        rows_bytes = self._plan.schedule.steps * features * height * width * model.dtype.itemsize
-        return cache_bytes(shapes, rows, config.window, model.dtype) + rows_bytes
-
-    @torch.inference_mode()
-    def _reprime(self, plan: _Plan) -> None:
-        """Warm a second state from the last real inputs under `plan`, seat the frames in flight in
-        it, swap.
+        Returns the index of the first frame that the plan affects.
         """
         if len(self._in_flight) > plan.config.window.sinks:
-            self._ready = self.flush()
+            self._ready = self.flush()  # more frames than the prefill covers
+        first = self._in_flight[0].index if self._in_flight else self._last_index + 1
         state, trail = self._prime(plan)
         entries = list(self._history)
         seated = plan.schedule.steps - 1
@@ -356,13 +326,14 @@ class Session:
         self._calls = len(self._in_flight)
         self._reprimes += 1
         self._drained = False
+        return first
 
-    def _prime(self, plan: _Plan) -> tuple[StreamState, Tensor]:
+    def _prime(self, plan: Plan) -> tuple[StreamState, Tensor]:
         """A state whose sinks are the last real inputs, and their latents on the way."""
         latents = torch.stack([entry.latent for entry in self._history])
         old = self._plan.config
-        fresh_start = self._state is None or old.seed != plan.config.seed
-        if fresh_start or self._plan.schedule.steps != plan.schedule.steps:
+        kept = old.seed == plan.config.seed and self._plan.schedule.steps == plan.schedule.steps
+        if self._noise is None or not kept:
             config = plan.config
             self._noise = StreamNoise(config.seed, config.noise, plan.schedule.steps, latents)
         steps, branches = plan.schedule.steps, plan.condition.branches

@@ -19,7 +19,7 @@ class SessionSpec:
 
     first_frames: frames that warmup() takes; chunk_frames: frames that push() takes best at a time.
     latency_frames: frames that stay in flight between push() and their result. warmup: what the
-    first frames are for. state_bytes: bytes that the session holds while it is open. parameters:
+    first frames are for. state_bytes: of its cache and rows, from warm-up to close. parameters:
     when each takes effect.
     """
 

@@ -3,10 +3,9 @@
 import random
 import re
 
-from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
-from tokenizers.models import WordLevel
+from tokenizers import Tokenizer
 
-from ..weights.bundled import END, PAD, START, UNKNOWN
+from ..weights.bundled import END, PAD, START, UNKNOWN, word_tokenizer
 from .styles import STYLES, Style
 
 TEMPLATES = (
@@ -69,11 +68,4 @@ def make_tokenizer() -> Tokenizer:
     words = sorted(set(re.findall(r"[a-z]+", re.sub(r"\{[a-z]+\}", " ", text.lower()))))
     special = [PAD, START, END, UNKNOWN]
     vocabulary = {word: index for index, word in enumerate(special + words)}
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[^a-z<>]+"), behavior="removed")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A {END}",
-        special_tokens=[(START, vocabulary[START]), (END, vocabulary[END])],
-    )
-    return tokenizer
+    return word_tokenizer(vocabulary)

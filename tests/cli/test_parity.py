@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from live2diff_core.cli import main, parity
-from live2diff_core.parity import ParityResult
+from live2diff_core.metrics.parity import ParityResult
 from tests.golden import CASES, GOLDEN
 
 FIELDS = {

@@ -226,7 +226,6 @@ def test_two_sessions_change_apart():
 
 BAD = {
     "prompt": ({"prompt": "oil painting"}, PromptError),
-    "negative": ({"guidance": Guidance("full", 2.0, "oil painting")}, PromptError),
     "strength": ({"strength": 0.0}, ConfigError),
     "too little strength": ({"strength": 0.02}, ConfigError),
     "both": ({"strength": 0.5, "steps": steps_of(2)}, ConfigError),

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from live2diff_core.errors import WeightsError, WeightsFormatError, WeightsKeyError
+from live2diff_core.metrics.parity import Recording
 from live2diff_core.models.unet import MotionConfig, StreamingUNet
-from live2diff_core.parity import Recording
 from live2diff_core.weights.load import (
     from_live2diff,
     load_live2diff,

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordLevel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
@@ -38,6 +39,18 @@ class Parts:
         """The parts that hold weights, by prefix."""
         text = text_transformer(self.text.model)
         return nn.ModuleDict({"unet": self.unet, "text": text, "autoencoder": self.autoencoder})
+
+
+def word_tokenizer(vocabulary: dict[str, int]) -> Tokenizer:
+    """A tokenizer of lower-case words; other characters separate them. Holds the special tokens."""
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[^a-z<>]+"), behavior="removed")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}",
+        special_tokens=[(START, vocabulary[START]), (END, vocabulary[END])],
+    )
+    return tokenizer
 
 
 def build(config: dict[str, Any], tokenizer: Tokenizer) -> Parts:
@@ -91,15 +104,20 @@ def load_bundled(
     """The bundled model, ready to run. Raises WeightsError for files that do not fit."""
     try:
         config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-        tokenizer = Tokenizer.from_str((directory / TOKENIZER).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        words = json.loads((directory / TOKENIZER).read_text(encoding="utf-8"))["model"]["vocab"]
+        parts = build(config, word_tokenizer(words))
+        model = assemble(parts, config)
+    except OSError as error:
         raise WeightsFormatError(f"{directory} holds no bundled model: {error}") from error
-    parts = build(config, tokenizer)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsFormatError(
+            f"{directory}: {CONFIG} or {TOKENIZER} is not a bundled model's: {error!r}"
+        ) from error
     modules = parts.modules()
     weights = directory / WEIGHTS
     load_strict(modules, read_safetensors(weights), str(weights))
     modules.to(device=device, dtype=dtype).eval().requires_grad_(False)
-    return assemble(parts, config)
+    return model
 
 
 def save_bundled(directory: Path, parts: Parts, config: dict[str, Any]) -> None:

@@ -10,18 +10,18 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from .cache import ring_slots, ring_visibility
-from .config import (
+from ..cache import ring_slots, ring_visibility
+from ..config import (
     AttentionWindow,
     Guidance,
     NoiseScheduleConfig,
     StepSelection,
     TemporalConfig,
 )
-from .errors import ConfigError, WeightsFormatError
-from .models.unet import MotionConfig, StreamingUNet
-from .schedule import Schedule, make_schedule
-from .stream.denoise import (
+from ..errors import ConfigError, WeightsFormatError
+from ..models.unet import MotionConfig, StreamingUNet
+from ..schedule import Schedule, make_schedule
+from ..stream.denoise import (
     Conditioning,
     NewFrame,
     StreamState,
@@ -30,7 +30,7 @@ from .stream.denoise import (
     prefill,
     step,
 )
-from .weights.load import load_live2diff, read_safetensors
+from ..weights.load import load_live2diff, read_safetensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,14 @@ class Recording:
         self.directory = directory
         index = directory / "golden.json"
         try:
-            self.index: dict[str, Any] = json.loads(index.read_text())
-        except (OSError, ValueError) as error:
+            self._read(json.loads(index.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise WeightsFormatError(
-                f"{directory} has no readable golden.json ({error}); expected a recording"
+                f"{directory} has no readable golden.json ({error!r}); expected a recording"
             ) from error
+
+    def _read(self, index: dict[str, Any]) -> None:
+        self.index = index
         streaming = self.index["motion"]["motion_module_kwargs"]
         attention = streaming["attention_kwargs"]
         self.window = AttentionWindow(

@@ -5,12 +5,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from live2diff_core import cache, parity
+from live2diff_core import cache
 from live2diff_core.cache import Visibility
 from live2diff_core.errors import ConfigError, WeightsFormatError
+from live2diff_core.metrics import parity
+from live2diff_core.metrics.parity import Case, ParityResult, Recording, replay
 from live2diff_core.models import temporal
 from live2diff_core.models.unet import StreamingUNet
-from live2diff_core.parity import Case, ParityResult, Recording, replay
 from tests.golden import CASES, GOLDEN
 
 TOLERANCE = 1e-4

@@ -1,0 +1,70 @@
+"""What follows from a session's parameters."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..cache import cache_bytes
+from ..config import StreamConfig
+from ..errors import ConfigError
+from ..models.translator import TranslationModel
+from ..schedule import Schedule, make_schedule
+from .denoise import Conditioning
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Settings, coefficients and conditioning of a stream: replaced as a whole by an update."""
+
+    config: StreamConfig
+    schedule: Schedule
+    condition: Conditioning
+    prompt: str | Tensor
+
+    def state_bytes(self, model: TranslationModel) -> int:
+        """Bytes of the state that denoising keeps under this plan."""
+        config, steps = self.config, self.schedule.steps
+        height, width = (side // model.autoencoder.factor for side in (config.height, config.width))
+        shapes = model.unet.cache_shapes(height, width)
+        latents = 2 * model.autoencoder.channels * torch.float32.itemsize
+        depth = model.unet.depth_mapping.conv_out.out_channels * model.dtype.itemsize
+        cache = cache_bytes(shapes, steps * self.condition.branches, config.window, model.dtype)
+        return cache + steps * height * width * (latents + depth)
+
+
+@torch.inference_mode()
+def make_plan(model: TranslationModel, config: StreamConfig, prompt: str | Tensor) -> Plan:
+    """Check settings and prompt against the model. prompt: words or an embedding (1, tokens, dim).
+
+    Raises FrameSizeError, PromptError or ConfigError.
+    """
+    model.check_size(config.width, config.height)
+    _check_window(model, config)
+    negative = None
+    if config.guidance.mode == "full":
+        negative = model.text.encode_batch([config.guidance.negative])
+    text = model.text.encode(prompt) if isinstance(prompt, str) else prompt
+    _check_embedding(text, model.text_channels, negative)
+    condition = Conditioning(text.to(model.device, model.dtype), config.guidance, negative)
+    schedule = make_schedule(model.schedule, config.steps, model.device)
+    return Plan(config, schedule, condition, prompt)
+
+
+def _check_window(model: TranslationModel, config: StreamConfig) -> None:
+    positions = model.unet.motion.temporal.max_positions
+    if config.window.slots > positions:
+        raise ConfigError(
+            f"{model.name} knows {positions} positions in time, the window has "
+            f"{config.window.slots}: choose fewer sinks or ring slots"
+        )
+
+
+def _check_embedding(text: Tensor, channels: int, negative: Tensor | None) -> None:
+    if text.ndim != 3 or text.shape[0] != 1 or text.shape[2] != channels:
+        raise ConfigError(f"a text embedding is (1, tokens, {channels}), got {tuple(text.shape)}")
+    if negative is not None and negative.shape != text.shape:
+        raise ConfigError(
+            f"full guidance needs as many tokens in both prompts, got {tuple(text.shape)} and "
+            f"{tuple(negative.shape)} for the negative one"
+        )
