@@ -175,9 +175,13 @@ class NoiseScheduleConfig:
 
 @dataclass(frozen=True, slots=True)
 class TemporalConfig:
-    """Shape of the temporal transformers; the defaults are Live2Diff's."""
+    """Shape of the temporal transformers; the defaults are Live2Diff's.
+
+    max_positions: length of the position table, the most slots that a window may have. Positions
+    are sinusoidal and computed, so it may exceed the 24 of the reference.
+    """
 
     heads: int = 8
     norm_groups: int = 32
-    max_positions: int = 24
+    max_positions: int = 128
     attentions: int = 2

@@ -8,6 +8,10 @@ from torch import Tensor
 
 from .config import NoiseScheduleConfig, Prediction, StepSelection
 
+LCM_ORIGIN = (
+    50  # timesteps that a consistency model is distilled on; shorter schedules pick of them
+)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Schedule:
@@ -46,7 +50,8 @@ class Schedule:
 def lcm_timesteps(config: NoiseScheduleConfig, inference_steps: int) -> Tensor:
     """The whole LCM schedule, (inference_steps,) int64, descending."""
     scheduler = _scheduler(config)
-    scheduler.set_timesteps(inference_steps, original_inference_steps=inference_steps)
+    origin = max(LCM_ORIGIN, inference_steps)
+    scheduler.set_timesteps(inference_steps, original_inference_steps=origin)
     return scheduler.timesteps
 
 

@@ -50,7 +50,7 @@ def test_fifty_lcm_timesteps_go_down_by_twenty():
     assert lcm_timesteps(NoiseScheduleConfig(), 50).tolist() == list(range(999, 0, -20))
 
 
-@pytest.mark.parametrize("count", [1, 4, 8, 50])
+@pytest.mark.parametrize("count", [1, 50, 100])
 def test_lcm_timesteps_are_spread_over_training(count):
     steps = lcm_timesteps(NoiseScheduleConfig(), count).tolist()
     assert steps == [k * (1000 // count) - 1 for k in range(count, 0, -1)]
@@ -131,3 +131,15 @@ def test_the_consistency_boundary_mixes_input_and_prediction():
     assert ours.consistency(x, x0, 0).item() == pytest.approx(5.0, abs=1e-4)
     assert late.timesteps.tolist() == [0]
     assert late.consistency(x, x0, 0).item() == 3.0
+
+
+@pytest.mark.parametrize(
+    ("count", "timesteps"),
+    [
+        (4, [999, 759, 499, 259]),
+        (8, [999, 879, 759, 639, 499, 379, 259, 139]),
+        (10, [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]),
+    ],
+)
+def test_short_schedules_are_picked_of_the_fifty_that_lcm_is_distilled_on(count, timesteps):
+    assert lcm_timesteps(NoiseScheduleConfig(), count).tolist() == timesteps

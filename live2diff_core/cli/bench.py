@@ -4,7 +4,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from itertools import islice
@@ -101,17 +101,14 @@ def measure(
             sink.write(frame)
         start, count = time.perf_counter(), 0
         while (frame_in := _read(frames, watch)) is not None:
-            for frame in session.push([frame_in]):
-                with watch.measure("write"):
-                    sink.write(frame)
+            _write(sink, session.push([frame_in]), watch)
             count += 1
             advance(count, f"{count / (time.perf_counter() - start):.1f} frames/s")
         if count == 0:
             raise ConfigError(
                 f"{path} has no frames after the {config.window.sinks} of the warm-up"
             )
-        for frame in session.flush():
-            sink.write(frame)
+        _write(sink, session.flush(), watch)
         seconds = time.perf_counter() - start
         stages = {name: watch.percentiles(name) for name in ("read", "write")}
         stages |= session.stats.stages_ms
@@ -135,6 +132,12 @@ def measure(
 def _read(frames: Iterator[Frame], watch: Stopwatch) -> Frame | None:
     with watch.measure("read"):
         return next(frames, None)
+
+
+def _write(sink: VideoFileSink, frames: Sequence[Frame], watch: Stopwatch) -> None:
+    for frame in frames:
+        with watch.measure("write"):
+            sink.write(frame)
 
 
 def _test_video(folder: Path, size: tuple[int, int], frames: int) -> Path:

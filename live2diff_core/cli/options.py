@@ -68,7 +68,7 @@ def load_model(options: argparse.Namespace) -> TranslationModel:
     """The model that the options name. Raises ConfigError for one that is not known."""
     if options.model != "bundled":
         raise ConfigError(f"unknown model {options.model!r}; this version has: bundled")
-    device = _device(options.device)
+    device = parse_device(options.device)
     default = torch.float32 if device.type == "cpu" else torch.float16
     return load_bundled(device=device, dtype=DTYPES.get(options.dtype, default))
 
@@ -106,9 +106,12 @@ def size_for(width: int, height: int, model: TranslationModel) -> tuple[int, int
     return sides[0], sides[1]
 
 
-def _device(name: str | None) -> torch.device:
+def parse_device(name: str | None) -> torch.device:
+    """A device by name, or the accelerator if there is one. Raises ConfigError."""
     if name is None:
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
+        available = torch.accelerator.is_available()
+        found = torch.accelerator.current_accelerator() if available else None
+        return found or torch.device("cpu")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()

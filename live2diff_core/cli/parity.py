@@ -39,9 +39,13 @@ def run(options: argparse.Namespace) -> int:
             print(
                 f"{result.name}: {verdict}; steps {result.steps}, frames {result.frames}, "
                 f"warm-up {result.warmup_max_abs_error:.1e}, stream {result.max_abs_error:.1e}, "
-                f"cache {result.cache_max_abs_error:.1e}, "
+                f"cache {_shown(result.cache_max_abs_error)}, "
                 f"tables {'equal' if result.tables_equal else 'differ'}"
             )
     if options.json:
         print(json.dumps({"cases": [result.as_dict() for result in results]}, indent=2))
     return 0 if all(result.within(options.tolerance) for result in results) else DIFFERENT
+
+
+def _shown(error: float | None) -> str:
+    return "not recorded" if error is None else f"{error:.1e}"

@@ -4,10 +4,9 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
-
-from .options import Commands
+from .options import Commands, parse_device
 from .progress import progress_bar
+from .report import make_folder
 
 
 def add_command(commands: Commands) -> None:
@@ -25,11 +24,11 @@ def add_command(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train both stages, going on from the directory's checkpoint if there is one."""
+    """Train all stages, going on from the directory's checkpoint if there is one."""
     from ..training.bundled import STAGES, Recipe, Trainer  # needs the extra `train`
 
-    trainer = Trainer(options.directory, Recipe(), torch.device(options.device))
-    options.directory.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(options.directory, Recipe(), parse_device(options.device))
+    make_folder(options.directory)
     log = options.directory / "log.jsonl"
     for stage in STAGES:
         with progress_bar(stage, trainer.plan(stage).steps) as advance, log.open("a") as lines:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..errors import SinkError
 from ..live.sink import VideoFileSink
 from ..live.source import VideoFile
 from ..models.text import blend
@@ -65,6 +66,8 @@ def add_command(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Translate one file; a report is written even if the run breaks off."""
+    if options.report is not None and not options.report.parent.is_dir():
+        raise SinkError(f"the folder {options.report.parent} of the report does not exist")
     model = load_model(options)
     with VideoFile(options.input, options.frames) as source:
         size = options.size or size_for(source.info.width, source.info.height, model)

@@ -1,6 +1,7 @@
 """Replays recorded streams of the reference implementation and measures the difference."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,19 +36,25 @@ from ..weights.load import load_live2diff, read_safetensors
 
 @dataclass(frozen=True, slots=True)
 class ParityResult:
-    """Largest absolute differences of one recorded stream, in units of its latents."""
+    """Largest absolute differences of one recorded stream, in units of its latents.
+
+    max_abs_error is NaN for a recording that ends before its first real frame, cache_max_abs_error
+    None for one without cache contents.
+    """
 
     name: str
     steps: int
     frames: int
     warmup_max_abs_error: float
     max_abs_error: float
-    cache_max_abs_error: float
+    cache_max_abs_error: float | None
     tables_equal: bool
 
     def within(self, tolerance: float) -> bool:
         """Whether every error is at most the tolerance (NaN is not) and the tables are equal."""
-        errors = self.warmup_max_abs_error, self.max_abs_error, self.cache_max_abs_error
+        errors = [self.warmup_max_abs_error, self.max_abs_error]
+        if self.cache_max_abs_error is not None:
+            errors.append(self.cache_max_abs_error)
         return self.tables_equal and all(error <= tolerance for error in errors)
 
     def as_dict(self) -> dict[str, Any]:
@@ -77,7 +84,6 @@ class Recording:
         )
         self.temporal = TemporalConfig(
             heads=streaming["num_attention_heads"],
-            max_positions=streaming["temporal_position_encoding_max_len"],
             attentions=len(streaming["attention_block_types"]),
         )
         scheduler = self.index["scheduler"]
@@ -96,6 +102,8 @@ class Recording:
     def cases(self, names: Sequence[str] = ()) -> Iterator["Case"]:
         """Recorded streams, all or the named ones. Raises ConfigError for an unknown name."""
         known = {case["case"]["name"]: case for case in self.index["cases"]}
+        if not known:
+            raise WeightsFormatError(f"{self.directory} holds no recorded stream")
         unknown = sorted(set(names) - known.keys())
         if unknown:
             raise ConfigError(f"no such case: {', '.join(unknown)}; there are {', '.join(known)}")
@@ -112,63 +120,73 @@ class Case:
         self.name: str = facts["case"]["name"]
         files = [recording.directory / file["file"] for file in facts["files"]]
         self.tensors = read_safetensors(*files)
-        layers: list[str] = facts["layer_names"]
-        self.layers = {i: name for i, name in enumerate(layers)}
 
     def schedule(self) -> Schedule:
         """Our coefficients for the recorded step selection."""
         case = self.facts["case"]
-        t_index = case.get("t_index_list")
+        t_index, strength = case.get("t_index_list"), case.get("strength")
         selection = StepSelection(
-            t_index=None if t_index is None else tuple(t_index),
-            strength=case.get("strength"),
+            t_index=tuple(t_index) if t_index and strength is None else None,
+            strength=strength,
             inference_steps=case["num_inference_steps"],
         )
         return make_schedule(self.recording.noise, selection, torch.device("cpu"))
 
     def expected(self, name: str) -> Tensor:
         """A recorded tensor, where N >= 3 the one without the reference's start-up defect."""
-        return self.tensors.get(f"clean.{name}", self.tensors[f"stream.{name}"])
+        clean = f"clean.{name}"
+        return self[clean] if clean in self.tensors else self[f"stream.{name}"]
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.tensors:
+            raise WeightsFormatError(f"the recording of {self.name} has no tensor {name}")
+        return self.tensors[name]
 
 
 @torch.inference_mode()
 def replay(case: Case, unet: StreamingUNet) -> ParityResult:
-    """Run one recorded stream through our code and compare."""
-    schedule, tensors = case.schedule(), case.tensors
-    condition = Conditioning(tensors["prompt_embeds"], Guidance())
-    state = make_state(unet, tensors["warmup.latents"], schedule.steps, 1, case.recording.window)
-    warmup = WarmupFrames(
-        tensors["warmup.latents"],
-        unet.depth_mapping(tensors["warmup.depth"]),
-        tensors["noise.warmup_encode"],
-        tensors["noise.warmup_renoise"].transpose(1, 2),  # (n, c, f, h, w) -> (n, f, c, h, w)
-    )
-    x0 = prefill(unet, state, schedule, condition, warmup)[-1]
-    warmup_error = _error(x0, tensors["warmup.x0"])
-    cache_errors = [_cache_error(case, state, "after_warmup")]
-    errors, tables = [0.0], [_coefficients_equal(case, schedule)]
-    for t in range(len(tensors["stream.latents"])):
-        frame = NewFrame(
-            tensors["stream.latents"][t],
-            unet.depth_mapping(tensors["stream.depth"][t : t + 1])[0],
-            tensors["noise.stream_encode"][t],
-            tensors["noise.stream_renoise"][t],
-        )
+    """Run one recorded stream through our code and compare. Raises WeightsFormatError."""
+    schedule, frames = case.schedule(), len(case["stream.latents"])
+    condition = Conditioning(case["prompt_embeds"], Guidance())
+    state = make_state(unet, case["warmup.latents"], schedule.steps, 1, case.recording.window)
+    x0 = prefill(unet, state, schedule, condition, _warmup_frames(case, unet, schedule.steps))[-1]
+    warmup_error = _error(x0, case["warmup.x0"])
+    cache_errors = _cache_errors(case, state, "after_warmup")
+    errors, tables = [], [_coefficients_equal(case, schedule)]
+    for t in range(frames):
         tables.append(_tables_equal(case, state, t))
+        frame = _new_frame(case, unet, schedule.steps, t)
         x0 = step(unet, state, schedule, condition, frame)
         if t >= schedule.steps - 1:
             errors.append(_error(x0, case.expected("x0")[t]))
-        cache_errors.append(_cache_error(case, state, f"after_frame_{t:02d}"))
-    frames = len(tensors["stream.latents"])
+        cache_errors += _cache_errors(case, state, f"after_frame_{t:02d}")
     return ParityResult(
-        case.name,
-        schedule.steps,
-        frames,
-        warmup_error,
-        _largest(errors),
-        _largest(cache_errors),
-        all(tables),
+        name=case.name,
+        steps=schedule.steps,
+        frames=frames,
+        warmup_max_abs_error=warmup_error,
+        max_abs_error=_largest(errors) if errors else math.nan,
+        cache_max_abs_error=_largest(cache_errors) if cache_errors else None,
+        tables_equal=all(tables),
     )
+
+
+def _warmup_frames(case: Case, unet: StreamingUNet, steps: int) -> WarmupFrames:
+    latents = case["warmup.latents"]
+    renoise = latents.new_zeros(0, *latents.shape)
+    if steps > 1:
+        renoise = case["noise.warmup_renoise"].transpose(1, 2)  # (n, c, f, h, w) -> (n, f, ...)
+    depth = unet.depth_mapping(case["warmup.depth"])
+    return WarmupFrames(latents, depth, case["noise.warmup_encode"], renoise)
+
+
+def _new_frame(case: Case, unet: StreamingUNet, steps: int, t: int) -> NewFrame:
+    latent = case["stream.latents"][t]
+    renoise = latent.new_zeros(0, *latent.shape)
+    if steps > 1:
+        renoise = case["noise.stream_renoise"][t]
+    depth = unet.depth_mapping(case["stream.depth"][t : t + 1])[0]
+    return NewFrame(latent, depth, case["noise.stream_encode"][t], renoise)
 
 
 def _error(ours: Tensor, theirs: Tensor) -> float:
@@ -180,8 +198,17 @@ def _largest(errors: list[float]) -> float:
 
 
 def _coefficients_equal(case: Case, schedule: Schedule) -> bool:
-    recorded = case.tensors["sched.sub_timesteps"]
-    return torch.equal(schedule.timesteps, recorded)
+    """Timesteps exactly, coefficients to what float32 leaves."""
+    recorded = {
+        "alpha_sqrt": schedule.signal,
+        "beta_sqrt": schedule.noise,
+        "c_skip": schedule.skip,
+        "c_out": schedule.out,
+    }
+    return torch.equal(schedule.timesteps, case["sched.sub_timesteps"]) and all(
+        torch.allclose(ours.flatten(), case[f"sched.{name}"], rtol=1e-4, atol=1e-6)
+        for name, ours in recorded.items()
+    )
 
 
 def _tables_equal(case: Case, state: StreamState, t: int) -> bool:
@@ -198,8 +225,8 @@ def _tables_equal(case: Case, state: StreamState, t: int) -> bool:
     )
 
 
-def _cache_error(case: Case, state: StreamState, when: str) -> float:
-    """Largest difference over recorded layers and pixels, in slots a real frame sees.
+def _cache_errors(case: Case, state: StreamState, when: str) -> list[float]:
+    """Differences of the recorded layers and pixels, in slots that a real frame sees.
 
     Rows 2 and up of a stream with N >= 3 were recorded with the reference's start-up defect: only
     their sinks count.
@@ -208,7 +235,7 @@ def _cache_error(case: Case, state: StreamState, when: str) -> float:
     if "clean.x0" in case.tensors:
         age = torch.where(state.rows < 2, age, -1)
     visible = ring_visibility(age, state.window).visible[:, 0]
-    errors = [0.0]
+    errors = []
     for layer, cache in enumerate(state.layers):
         recorded = case.tensors.get(f"kv.L{layer}.{when}")
         if recorded is None:
@@ -219,4 +246,4 @@ def _cache_error(case: Case, state: StreamState, when: str) -> float:
             mine = ours[:, pixels].transpose(2, 3).flatten(3)
             gap = (mine - recorded[:, index]).abs().amax((1, 3))  # (n, slots)
             errors.append(gap[visible].max().item())
-    return _largest(errors)
+    return errors

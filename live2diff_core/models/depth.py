@@ -35,7 +35,8 @@ class StructureMap(nn.Module):
 
     def forward(self, rgb: Tensor) -> Tensor:
         """rgb: (n, 3, h, w) in [0, 1] -> (n, 1, h, w) in (-1, 1)."""
-        luminance = rgb.mul(rgb.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, True)
+        red, green, blue = rgb.split(1, dim=1)
+        luminance = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601
         wide = self.surround * min(rgb.shape[-2:])
         fine = blur(luminance, self.detail)
         mean = blur(luminance, wide)

@@ -71,17 +71,26 @@ class StyleTextEncoder(TextEncoder):
         """Text embedding, (1, tokens, dim). Raises PromptError if the prompt names no style."""
         if prompt.strip() and not self.named_styles(prompt):
             known = ", ".join(f"{name} ({'; '.join(p)})" for name, p in self.styles.items())
-            raise PromptError(f"the prompt {prompt!r} names no style of this model; known: {known}")
+            read = self.model.config.max_position_embeddings - 2
+            raise PromptError(
+                f"the prompt {prompt!r} names no style of this model in its first {read} words; "
+                f"known: {known}"
+            )
         return super().encode(prompt)
 
     def named_styles(self, prompt: str) -> list[str]:
-        """Styles that the prompt names, in the model's order."""
-        words = " ".join(re.findall(r"[a-z]+", prompt.lower()))
+        """Styles that the prompt names in the part that is read, in the model's order."""
+        read = self.model.config.max_position_embeddings - 2  # between start and end
+        words = f" {' '.join(_words(prompt)[:read])} "
         return [
             name
             for name, phrases in self.styles.items()
-            if any(re.search(rf"\b{re.escape(phrase)}\b", words) for phrase in phrases)
+            if any(f" {' '.join(_words(phrase))} " in words for phrase in phrases)
         ]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+", text.lower())
 
 
 def blend(first: Tensor, second: Tensor, weight: float) -> Tensor:

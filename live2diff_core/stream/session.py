@@ -145,14 +145,13 @@ class Session:
                 wanted,
                 len(frames),
             )
-        arrived = self._clock()
         inputs = [self._encode(frame) for frame in frames]
         self._history.extend(inputs + inputs[-1:] * (wanted - len(frames)))
         self._state, trail = self._prime(self._plan)
         self._frames_in += len(frames)
         self._last_index = frames[-1].index
         return [
-            self._finish(x0, _InFlight(frame.index, frame.timestamp, arrived))
+            self._finish(x0, frame.index, frame.timestamp)
             for frame, x0 in zip(frames, trail[-1], strict=False)
         ]
 
@@ -214,14 +213,20 @@ class Session:
         self._calls += 1
         if self._calls < plan.schedule.steps:
             return []
-        return [self._finish(x0, self._in_flight.popleft())]
+        return [self._land(x0)]
 
-    def _finish(self, x0: Tensor, origin: _InFlight) -> Frame:
+    def _land(self, x0: Tensor) -> Frame:
+        """The oldest frame in flight, finished."""
+        origin = self._in_flight.popleft()
+        frame = self._finish(x0, origin.index, origin.timestamp)
+        self._watch.add("latency", self._clock() - origin.arrived)
+        return frame
+
+    def _finish(self, x0: Tensor, index: int, timestamp: float) -> Frame:
         with self._watch.measure("decode"):
             rgb = self._model.decode(x0[None])[0]
-        self._watch.add("latency", self._clock() - origin.arrived)
         self._frames_out += 1
-        return Frame(rgb, origin.index, origin.timestamp)
+        return Frame(rgb, index, timestamp)
 
     # ---- changing it
 
@@ -317,8 +322,7 @@ class Session:
         entries = list(self._history)
         seated = plan.schedule.steps - 1
         while len(self._in_flight) > seated:
-            age = len(self._in_flight)
-            self._ready.append(self._finish(trail[-1][-age], self._in_flight.popleft()))
+            self._ready.append(self._land(trail[-1][-len(self._in_flight)]))
         for row in range(1, len(self._in_flight) + 1):
             state.x[row] = trail[row][-row]
             state.source[row], state.depth[row] = entries[-row].latent, entries[-row].depth

@@ -88,7 +88,7 @@ def bundled_config() -> dict[str, Any]:
             "addition_embed_type": "text",
             "addition_embed_type_num_heads": 4,
         },
-        "temporal": {"heads": 8, "norm_groups": 32, "max_positions": 24, "attentions": 2},
+        "temporal": {"heads": 8, "norm_groups": 32, "max_positions": 128, "attentions": 2},
         "depth_mapping": {"widths": [64, 64, 96]},
         "autoencoder": autoencoder,
         "structure": {"detail": 1.0, "surround": 0.08, "floor": 0.03},
