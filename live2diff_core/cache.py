@@ -87,11 +87,24 @@ def clip_visibility(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Projected:
+    """Position tables of one temporal attention, projected as its inputs are: (positions, e, d)."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LayerCache:
-    """Keys and values of one temporal attention without position, each (g, p, e, slots, d)."""
+    """Keys and values of one temporal attention without position, each (g, p, e, slots, d).
+
+    positions: what position adds to them at use, computed once for a stream; None: at every call.
+    """
 
     key: Tensor
     value: Tensor
+    positions: Projected | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +152,10 @@ class Prefill:
         cache.value[self.rows, :, :, : self.frames] = value
         return key, value
 
+    def positions(self, layer: int) -> Projected | None:
+        """Projected positions, if the caches hold them."""
+        return self.layers[layer].positions
+
 
 class RingStep:
     """One streamed frame a row: write the ring, then attend to the whole cache.
@@ -159,6 +176,10 @@ class RingStep:
         cache.value.scatter_(3, index, value)
         return cache.key, cache.value
 
+    def positions(self, layer: int) -> Projected | None:
+        """Projected positions, if the caches hold them."""
+        return self.layers[layer].positions
+
 
 class WholeClip:
     """Clips in one pass without a cache: what training runs, equal to prefill and streaming."""
@@ -172,6 +193,10 @@ class WholeClip:
     def exchange(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the call itself."""
         return key, value
+
+    def positions(self, layer: int) -> Projected | None:
+        """None: training changes them with every step."""
+        return None
 
 
 TemporalState = Prefill | RingStep | WholeClip

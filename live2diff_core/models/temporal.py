@@ -9,7 +9,7 @@ from diffusers.models.attention import FeedForward
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..cache import TemporalState, Visibility
+from ..cache import Projected, TemporalState, Visibility
 from ..config import TemporalConfig
 
 
@@ -24,7 +24,7 @@ def sinusoidal_positions(length: int, channels: int) -> Tensor:
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, tables: tuple[Tensor, Tensor], view: Visibility
+    query: Tensor, key: Tensor, value: Tensor, tables: Projected, view: Visibility
 ) -> Tensor:
     """Attention over time that adds positions at use; nothing of the cache's size is made.
 
@@ -33,7 +33,8 @@ def attend(
 
     score_j = q.k_j + q.(Wk pe_j),  out = sum_j a_j v_j + sum_j a_j (Wv pe_j)
     """
-    key_positions, value_positions = (table[view.keys] for table in tables)  # (g, f, k, e, d)
+    key_positions = tables.key[view.keys]  # (g, f, k, e, d)
+    value_positions = tables.value[view.keys]
     query = query * query.shape[-1] ** -0.5
     scores = query @ key.transpose(-1, -2)  # (g, p, e, f, k)
     scores = scores + torch.einsum("gpefd,gfked->gpefk", query, key_positions)
@@ -63,15 +64,17 @@ class TemporalAttention(nn.Module):
         key, value = state.exchange(
             self.layer, self._split(self.to_k(x), state), self._split(self.to_v(x), state)
         )
-        query = self._split(self.to_q(x), state)
-        own = self._heads(self.to_q(self.position))[view.queries]  # (g, f, e, d)
-        query = query + rearrange(own, "g f e d -> g 1 e f d")
-        tables = self._heads(self.to_k(self.position)), self._heads(self.to_v(self.position))
+        tables = state.positions(self.layer) or self.project_positions(len(self.position))
+        own = rearrange(tables.query[view.queries], "g f e d -> g 1 e f d")
+        query = self._split(self.to_q(x), state) + own
         out = attend(query, key, value, tables, view)
         return self.to_out(rearrange(out, "g p e f d -> (g f) p (e d)"))
 
-    def _heads(self, table: Tensor) -> Tensor:  # (positions, c) -> (positions, e, d)
-        return rearrange(table, "t (e d) -> t e d", e=self.heads)
+    def project_positions(self, count: int) -> Projected:
+        """The first `count` positions as queries, keys and values see them."""
+        table = self.position[:count]
+        projected = (project(table) for project in (self.to_q, self.to_k, self.to_v))
+        return Projected(*(rearrange(t, "t (e d) -> t e d", e=self.heads) for t in projected))
 
     def _split(self, x: Tensor, state: TemporalState) -> Tensor:
         return rearrange(x, "(g f) p (e d) -> g p e f d", f=state.frames, e=self.heads)

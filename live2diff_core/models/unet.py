@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..cache import LayerShape, TemporalState
 from ..config import TemporalConfig
 from .depth_mapping import LIVE2DIFF_WIDTHS, DepthMapping
-from .temporal import TemporalTransformer
+from .temporal import TemporalAttention, TemporalTransformer
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,11 @@ class StreamingUNet(nn.Module):
         """All temporal transformers in the order of their layers."""
         for _, transformers in chain(self._down(), self._up()):
             yield from transformers
+
+    def attentions(self) -> Iterator[TemporalAttention]:
+        """All temporal attentions in the order of their layers."""
+        for transformer in self.transformers():
+            yield from cast(Iterable[TemporalAttention], transformer.attentions)
 
     def cache_shapes(self, height: int, width: int) -> list[LayerShape]:
         """Cache size of every temporal attention for a latent of height x width, in layer order."""

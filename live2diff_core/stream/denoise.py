@@ -1,6 +1,6 @@
 """Denoising on the cache: prefill of the sinks and one pipelined step for all frames in flight."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -69,13 +69,18 @@ def make_state(
     channels, height, width = latent.shape[-3:]
     like = unet.depth_mapping.conv_out.weight
     first = unet.depth_mapping.conv_out.out_channels
+    empty = allocate(unet.cache_shapes(height, width), steps * branches, window, like)
+    layers = [
+        replace(cache, positions=attention.project_positions(window.slots))
+        for cache, attention in zip(empty, unet.attentions(), strict=True)
+    ]
     return StreamState(
         x=latent.new_zeros(steps, channels, height, width),
         source=latent.new_zeros(steps, channels, height, width),
         depth=like.new_zeros(steps, first, height, width),
         clock=torch.zeros((), dtype=torch.int64, device=latent.device),
         rows=torch.arange(steps, device=latent.device).repeat(branches),
-        layers=allocate(unet.cache_shapes(height, width), steps * branches, window, like),
+        layers=layers,
         window=window,
     )
 

@@ -294,8 +294,8 @@ def test_a_place_that_is_not_there_is_refused_by_name(tmp_path, small, capsys, n
     assert f"live2diff: {reason}: " in capsys.readouterr().err
 
 
-def test_a_report_that_cannot_be_written_leaves_the_video(tmp_path, small, capsys):
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path, small, capsys):
     report = tmp_path / "missing" / "report.json"
     assert run(small, tmp_path / "out.mp4", "--report", str(report)) == 1
-    assert f"SinkError: the report {report}" in capsys.readouterr().err
-    assert len(shown(tmp_path / "out.mp4")) == FRAMES
+    assert f"SinkError: the folder {report.parent} of the report" in capsys.readouterr().err
+    assert not (tmp_path / "out.mp4").exists()

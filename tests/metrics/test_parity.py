@@ -1,6 +1,7 @@
 """The engine equals the recorded reference, and the comparison notices when it does not."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -85,7 +86,9 @@ def test_values_without_position_are_noticed(recording, network, monkeypatch):
     attend = temporal.attend
 
     def forgetful(query, key, value, tables, view):
-        return attend(query, key, value, (tables[0], torch.zeros_like(tables[1])), view)
+        return attend(
+            query, key, value, replace(tables, value=torch.zeros_like(tables.value)), view
+        )
 
     monkeypatch.setattr(temporal, "attend", forgetful)
     result = replay(short_case(recording), network)

@@ -118,6 +118,9 @@ class Watch:
         self.seen.append((layer, LayerShape(pixels, heads, channels)))
         return self.clip.exchange(layer, key, value)
 
+    def positions(self, layer: int) -> None:
+        return self.clip.positions(layer)
+
 
 @pytest.mark.parametrize("make", [lambda: tiny_model().unet, deep_unet])
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 12)])

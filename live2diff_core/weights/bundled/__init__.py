@@ -127,7 +127,7 @@ def save_bundled(directory: Path, parts: Parts, config: dict[str, Any]) -> None:
         key: tensor.detach().half().contiguous()
         for key, tensor in parts.modules().state_dict().items()
     }
-    save_file(state, directory / WEIGHTS, metadata={"format": "pt", "model": config["name"]})
+    save_file(state, directory / WEIGHTS, metadata={"format": "pt"})
     (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     tokenizer = parts.text.tokenizer.backend_tokenizer.to_str(pretty=True)
     (directory / TOKENIZER).write_text(tokenizer + "\n", encoding="utf-8")
