@@ -125,8 +125,9 @@ class WarmupFrames:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NewFrame:
-    """Inputs of a step: latent (c, h, w), depth features (c0, h, w), noise (c, h, w), renoise (N -
-    1, c, h, w).
+    """Inputs of a step.
+
+    latent, noise: (c, h, w). depth: features (c0, h, w). renoise: (N - 1, c, h, w).
     """
 
     latent: Tensor

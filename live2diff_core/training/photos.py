@@ -71,11 +71,6 @@ def load_photo_library() -> tuple[Photo, ...]:
     return tuple(_load(entry) for entry in PHOTO_FILES)
 
 
-def load_photos() -> list[np.ndarray]:
-    """Load every photo, (h, w, 3) uint8 RGB, longest side 640 at most. Raises ConfigError."""
-    return [photo.rgb for photo in load_photo_library()]
-
-
 def _load(entry: PhotoFile) -> Photo:
     path = _folder(entry.package) / entry.name
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)

@@ -27,7 +27,7 @@ def clips() -> list[Clip]:
 
 
 def test_photos_are_rgb_bytes_of_moderate_size() -> None:
-    loaded = photos.load_photos()
+    loaded = [photo.rgb for photo in photos.load_photo_library()]
     assert len(loaded) >= 12
     for picture in loaded:
         assert picture.dtype == np.uint8

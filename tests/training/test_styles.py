@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from live2diff_core.training.photos import load_photos
+from live2diff_core.training.photos import load_photo_library
 from live2diff_core.training.styles import STYLES, Style, paint_clip
 
 HEIGHT, WIDTH = 96, 112
@@ -13,7 +13,7 @@ NAMES = sorted(STYLES)
 
 def astronaut(left: int = 0) -> np.ndarray:
     """A window, `left` pixels to the right, of a photo: (h, w, 3) float32 in [0, 1]."""
-    whole = cv2.resize(load_photos()[0], (200, 200), interpolation=cv2.INTER_AREA)
+    whole = cv2.resize(load_photo_library()[0].rgb, (200, 200), interpolation=cv2.INTER_AREA)
     return (
         np.ascontiguousarray(whole[10 : 10 + HEIGHT, 30 + left : 30 + left + WIDTH], np.float32)
         / 255
