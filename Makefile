@@ -7,10 +7,12 @@ STAMP := $(VENV)/.installed
 
 venv: $(STAMP)
 
+# clip-anytorch is there for CLIP's vocabulary alone; what its code depends on is not needed.
 # The constraints are not optional: without them pip may choose another torch, of several gigabytes.
 $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps clip-anytorch
 	touch $@
 
 demo: venv

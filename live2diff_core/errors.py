@@ -6,9 +6,14 @@ Live2DiffError
 ├── FrameSizeError       a picture size that the network cannot take
 ├── StreamClosed         a session was used after close()
 ├── StreamNotReady       push() before warmup()
+├── MemoryBudgetError    what was asked for does not fit into the device's free memory
 ├── WeightsError         a weights file cannot be used
-│   ├── WeightsFormatError   it is not a file of the expected format
-│   └── WeightsKeyError      keys are missing, unexpected or of another shape
+│   ├── WeightsMissingError  there is no such file here
+│   ├── WeightsFormatError   it is not a file of the expected format, or it is damaged
+│   ├── WeightsCodeError     it is a pickle that would run code
+│   ├── WeightsKindError     it is a sound file of something else: another base, another network
+│   ├── WeightsKeyError      keys are missing, unexpected or of another shape
+│   └── WeightsValueError    it holds NaN or infinite values
 └── MediaError           a video cannot be read or written
     ├── SourceError
     └── SinkError
@@ -41,16 +46,36 @@ class StreamNotReady(Live2DiffError, RuntimeError):
     """A session got a frame before its warm-up."""
 
 
+class MemoryBudgetError(Live2DiffError):
+    """What was asked for does not fit into the device's free memory."""
+
+
 class WeightsError(Live2DiffError):
     """A weights file cannot be used."""
 
 
+class WeightsMissingError(WeightsError):
+    """There is no such file on this machine."""
+
+
 class WeightsFormatError(WeightsError):
-    """A file is not of the format that was expected."""
+    """A file is not of the format that was expected, or it is damaged."""
+
+
+class WeightsCodeError(WeightsError):
+    """A pickle that would run code; nothing of it was run."""
+
+
+class WeightsKindError(WeightsError):
+    """A sound file of something else than what was expected."""
 
 
 class WeightsKeyError(WeightsError):
     """Keys are missing, unexpected, or a tensor has another shape."""
+
+
+class WeightsValueError(WeightsError):
+    """A tensor holds NaN or infinite values."""
 
 
 class MediaError(Live2DiffError):

@@ -31,7 +31,8 @@ from ..stream.denoise import (
     prefill,
     step,
 )
-from ..weights.load import load_live2diff, read_safetensors
+from ..weights.files import read_safetensors
+from ..weights.load import load_live2diff
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,32 +2,14 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+import torch
 from torch import Tensor, nn
 
-from ..errors import WeightsFormatError, WeightsKeyError
+from ..errors import WeightsKeyError, WeightsValueError
 from ..models.unet import StreamingUNet
 from . import tables
-
-SHOWN_KEYS = 5
-
-
-def read_safetensors(*paths: Path) -> dict[str, Tensor]:
-    """All tensors of one or more safetensors files. Raises WeightsFormatError for anything else."""
-    tensors: dict[str, Tensor] = {}
-    for path in paths:
-        try:
-            with safe_open(path, framework="pt") as file:
-                found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise WeightsFormatError(f"{path} cannot be read as safetensors: {error}") from error
-        twice = sorted(found.keys() & tensors.keys())
-        if twice:
-            raise WeightsKeyError(f"{path} repeats keys of an earlier file: {_some(twice)}")
-        tensors |= found
-    return tensors
+from .files import some
 
 
 def rename(key: str, table: Iterable[tuple[str, str]]) -> str:
@@ -56,11 +38,18 @@ def from_live2diff(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def load_strict(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Copy a state dict into a module, keeping the module's dtype and device; all keys or none.
+def load_strict(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    what: str,
+    device: torch.device | None = None,
+) -> None:
+    """Put a state dict into a module, in the module's dtype; all keys or none.
 
-    Raises WeightsKeyError, with the module as it was, for missing or unexpected keys and other
-    shapes.
+    With a device the tensors take the place of the module's own there, which may be empty ones on
+    the meta device; without one they are copied into them. Raises WeightsKeyError for missing or
+    unexpected keys and other shapes, WeightsValueError for NaN and infinity, with the module as it
+    was.
     """
     own = module.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
@@ -70,7 +59,7 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], what: str) -> No
         if own[key].shape != state[key].shape
     ]
     problems = [
-        f"{len(keys)} {kind} ({_some(keys)})"
+        f"{len(keys)} {kind} ({some(keys)})"
         for kind, keys in (
             ("missing", missing),
             ("unexpected", unexpected),
@@ -80,14 +69,24 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], what: str) -> No
     ]
     if problems:
         raise WeightsKeyError(f"{what} does not fit this network: {'; '.join(problems)}")
-    module.load_state_dict(state, strict=True)
+    if device is not None:
+        state = {key: tensor.to(device, own[key].dtype) for key, tensor in state.items()}
+    check_finite(state, what)
+    module.load_state_dict(state, strict=True, assign=device is not None)
+
+
+def check_finite(state: Mapping[str, Tensor], what: str) -> None:
+    """Raise WeightsValueError if a tensor holds NaN or infinite values."""
+    floating = {key: tensor for key, tensor in state.items() if tensor.is_floating_point()}
+    sums = {key: tensor.sum(dtype=torch.float32) for key, tensor in floating.items()}
+    bad = [key for key, total in sums.items() if not torch.isfinite(total)]
+    if bad:
+        raise WeightsValueError(
+            f"{what} holds NaN or infinite values in {len(bad)} tensors ({some(bad)}): it was "
+            "damaged or merged wrongly; download or merge it again"
+        )
 
 
 def load_live2diff(unet: StreamingUNet, state: Mapping[str, Tensor], what: str) -> None:
     """Load a whole network (spatial, temporal, depth) in the reference's key names, strictly."""
     load_strict(unet, from_live2diff(state), what)
-
-
-def _some(keys: list[str]) -> str:
-    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-    return ", ".join(keys[:SHOWN_KEYS]) + more

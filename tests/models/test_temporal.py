@@ -19,7 +19,7 @@ from live2diff_core.models.temporal import (
     TemporalTransformer,
     sinusoidal_positions,
 )
-from live2diff_core.weights.load import read_safetensors
+from live2diff_core.weights.files import read_safetensors
 from tests.golden import GOLDEN
 from tests.tiny import roughen
 

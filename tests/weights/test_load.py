@@ -12,11 +12,11 @@ from torch import nn
 from live2diff_core.errors import WeightsError, WeightsFormatError, WeightsKeyError
 from live2diff_core.metrics.parity import Recording
 from live2diff_core.models.unet import MotionConfig, StreamingUNet
+from live2diff_core.weights.files import read_safetensors
 from live2diff_core.weights.load import (
     from_live2diff,
     load_live2diff,
     load_strict,
-    read_safetensors,
     rename,
 )
 from tests.golden import GOLDEN

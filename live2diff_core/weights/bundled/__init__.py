@@ -20,7 +20,8 @@ from ...models.depth import StructureMap
 from ...models.text import StyleTextEncoder, text_transformer
 from ...models.translator import ModelDefaults, TranslationModel
 from ...models.unet import MotionConfig, StreamingUNet
-from ..load import load_strict, read_safetensors
+from ..files import read_safetensors
+from ..load import load_strict
 
 DIRECTORY = Path(__file__).parent
 WEIGHTS, CONFIG, TOKENIZER = "bundled.safetensors", "config.json", "tokenizer.json"

@@ -1,0 +1,234 @@
+"""Tensor files: what is in them from their headers, and their tensors without copies."""
+
+import logging
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import WeightsCodeError, WeightsFormatError, WeightsKeyError, WeightsMissingError
+
+logger = logging.getLogger(__name__)
+
+Container = Literal["safetensors", "pickle"]
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+SUFFIXES = (".safetensors", *PICKLES)
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+# All that torch's reader was seen to raise on damaged files; it promises no error class of its own.
+DAMAGED = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    MemoryError,
+    EOFError,
+    OSError,
+    struct.error,
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+)
+
+
+class _Ignored:
+    """Stands for what trainers leave in a checkpoint beside its tensors; holds and does nothing."""
+
+    def __new__(cls, *_: object) -> "_Ignored":
+        return super().__new__(cls)
+
+    def __setstate__(self, _: object) -> None: ...
+
+
+# Names in published Stable Diffusion checkpoints that torch does not know to be harmless. Each is
+# answered with the placeholder above: nothing with these names is ever imported or called.
+IGNORED = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+    "numpy.dtypes.Float64DType",
+    "numpy.dtypes.Int64DType",
+    "_codecs.encode",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What a header says of a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TensorFile:
+    """An open tensor file. infos and metadata come from its header; tensors are mapped, not read.
+
+    Keys of nested dictionaries in a pickle are joined with dots; a `state_dict` around the tensors
+    is taken off.
+    """
+
+    path: Path
+    container: Container
+    infos: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str]
+    mapped: Mapping[str, Tensor] | None
+
+    @property
+    def parameters(self) -> int:
+        """Values in all tensors."""
+        return sum(_count(info.shape) for info in self.infos.values())
+
+    def read(self, keys: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """Tensors on the CPU, all or the named ones; what is not touched is not read from disk.
+
+        They are views of the mapped file: clone what must outlive it. Raises KeyError for a key
+        that is not in `infos`.
+        """
+        wanted = list(self.infos if keys is None else keys)
+        if self.mapped is not None:
+            return {key: self.mapped[key] for key in wanted}
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                return {key: file.get_tensor(key) for key in wanted}
+        except (SafetensorError, OSError) as error:
+            raise WeightsFormatError(f"{self.path} changed while it was read: {error}") from error
+
+
+def open_tensors(path: Path) -> TensorFile:
+    """Open a .safetensors file or a torch pickle (.ckpt, .pt, .pth, .bin) by what it contains.
+
+    Nothing but the header is read, nothing of a pickle is executed. Raises WeightsMissingError,
+    WeightsFormatError for anything that is not such a file, WeightsCodeError for a pickle that
+    needs more than tensors and plain containers.
+    """
+    if not path.exists():
+        raise WeightsMissingError(f"there is no file {path}")
+    if path.is_dir():
+        raise WeightsFormatError(f"{path} is a folder, expected a file ({', '.join(SUFFIXES)})")
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise WeightsFormatError(f"{path} cannot be read: {error}") from error
+    _refuse_text(path, start)
+    if path.suffix.lower() in PICKLES or start[:4] == b"PK\x03\x04":
+        return _open_pickle(path)
+    return _open_safetensors(path)
+
+
+def read_safetensors(*paths: Path) -> dict[str, Tensor]:
+    """All tensors of one or more safetensors files. Raises WeightsError for anything else."""
+    tensors: dict[str, Tensor] = {}
+    for path in paths:
+        found = _open_safetensors(path).read()
+        twice = sorted(found.keys() & tensors.keys())
+        if twice:
+            raise WeightsKeyError(f"{path} repeats keys of an earlier file: {some(twice)}")
+        tensors |= found
+    return tensors
+
+
+def some(keys: Iterable[str], shown: int = 5) -> str:
+    """The first few keys, and how many more there are."""
+    keys = list(keys)
+    more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
+    return ", ".join(keys[:shown]) + more
+
+
+def _refuse_text(path: Path, start: bytes) -> None:
+    """Web pages and pointers that were saved under a model's name."""
+    if not start:
+        raise WeightsFormatError(f"{path} is empty: download it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise WeightsFormatError(
+            f"{path} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"
+        )
+    if start.lstrip()[:1] == b"<" and b"html" in start.lower():
+        raise WeightsFormatError(
+            f"{path} is a web page, not weights: download the file itself (a page often comes "
+            "instead when a licence must be accepted or a login is needed)"
+        )
+
+
+def _open_safetensors(path: Path) -> TensorFile:
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+            infos = {key: _info(path, s.get_dtype(), s.get_shape()) for key, s in slices.items()}
+            return TensorFile(path, "safetensors", infos, file.metadata() or {}, None)
+    except (SafetensorError, OSError) as error:
+        raise WeightsFormatError(
+            f"{path} cannot be read as safetensors ({error}): it is cut off, damaged or something "
+            "else; download it again"
+        ) from error
+
+
+def _info(path: Path, dtype: str, shape: Iterable[int]) -> TensorInfo:
+    if dtype not in DTYPES:
+        raise WeightsFormatError(f"{path} holds numbers of type {dtype}, which is not supported")
+    return TensorInfo(tuple(shape), DTYPES[dtype])
+
+
+def _open_pickle(path: Path) -> TensorFile:
+    harmless: list[Any] = [(_Ignored, name) for name in IGNORED]
+    try:
+        with torch.serialization.safe_globals(harmless):
+            content = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
+    except DAMAGED as error:
+        needs = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and needs:
+            raise WeightsCodeError(
+                f"{path} is a pickle that needs {needs[1]}, which could run any code: it was not "
+                "loaded. Ask for a .safetensors version of it"
+            ) from error
+        raise WeightsFormatError(
+            f"{path} cannot be read as a torch file ({type(error).__name__}): it is cut off, "
+            "damaged or something else; download it again"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise WeightsFormatError(f"{path} holds {type(content).__name__}, expected named tensors")
+    inner = content.get("state_dict")
+    tensors = dict(_flatten(inner if isinstance(inner, Mapping) else content))
+    infos = {key: TensorInfo(tuple(t.shape), t.dtype) for key, t in tensors.items()}
+    return TensorFile(path, "pickle", infos, {}, tensors)
+
+
+def _flatten(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{key}", value.detach()
+        elif isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return int(torch.Size(shape).numel())
