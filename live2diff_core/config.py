@@ -9,6 +9,7 @@ from .errors import ConfigError
 NoiseMode = Literal["fresh", "fixed"]
 GuidanceMode = Literal["none", "self", "full"]
 Fit = Literal["refuse", "stretch", "crop"]
+DepthRule = Literal["running", "frame"]
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 
 MAX_STEPS = 8
@@ -136,7 +137,8 @@ class StreamConfig:
 
     width, height: pixels of the translated picture. noise "fresh" draws anew for every frame (the
     reference), "fixed" uses one field for the whole stream (steadier). fit: what happens to a frame
-    of another size.
+    of another size. depth_range: how a depth estimator's map is brought to [-1, 1], with extremes
+    that follow the stream, or with those of each frame alone (the reference; flickers).
     """
 
     width: int
@@ -147,6 +149,7 @@ class StreamConfig:
     guidance: Guidance = field(default_factory=Guidance)
     window: AttentionWindow = field(default_factory=AttentionWindow)
     fit: Fit = "refuse"
+    depth_range: DepthRule = "running"
 
     def __post_init__(self) -> None:
         _require(self.width > 0 and self.height > 0, f"size must be positive, got {self.size_text}")
@@ -154,6 +157,10 @@ class StreamConfig:
         _require(
             self.fit in ("refuse", "stretch", "crop"),
             f"fit: refuse, stretch or crop, not {self.fit!r}",
+        )
+        _require(
+            self.depth_range in ("running", "frame"),
+            f"depth_range: running or frame, not {self.depth_range!r}",
         )
         _require(0 <= self.seed < 2**63, f"seed must be in 0..2^63-1, got {self.seed}")
 

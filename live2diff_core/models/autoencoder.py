@@ -4,6 +4,7 @@ import math
 from typing import Protocol
 
 import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -84,3 +85,48 @@ class BlockCosineAutoencoder(nn.Module):
         coefficients = latent * self.scale[:, None, None]
         rgb = functional.conv_transpose2d(coefficients, self.transform, stride=self.factor)
         return rgb / 2 + 0.5
+
+
+class KLAutoencoder(nn.Module):
+    """Stable Diffusion's autoencoder; the network itself takes and gives pixels in [-1, 1].
+
+    A latent is the mean of the encoder's distribution, never a sample of it, so that a picture has
+    one latent; it is scaled to a spread of about 1 (0.18215 in Stable Diffusion 1.5).
+    """
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.channels: int = vae.config.latent_channels
+        self.scale: float = vae.config.scaling_factor
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        """rgb: (n, 3, h, w) in [0, 1] -> (n, channels, h / factor, w / factor)."""
+        return self.vae.encode(rgb * 2 - 1).latent_dist.mode() * self.scale
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(n, channels, h, w) -> (n, 3, h factor, w factor), not clamped."""
+        return self.vae.decode(latent / self.scale).sample / 2 + 0.5
+
+
+class TinyAutoencoder(nn.Module):
+    """TAESD, a small network that was trained to do what Stable Diffusion's autoencoder does.
+
+    It was trained on pixels in [0, 1] and on latents as the UNet wants them; diffusers' module
+    around it takes and gives pixels in [-1, 1].
+    """
+
+    def __init__(self, vae: AutoencoderTiny) -> None:
+        super().__init__()
+        self.vae = vae
+        self.factor = 2 ** (len(vae.config.encoder_block_out_channels) - 1)
+        self.channels: int = vae.config.latent_channels
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        """rgb: (n, 3, h, w) in [0, 1] -> (n, channels, h / factor, w / factor)."""
+        return self.vae.encode(rgb * 2 - 1).latents
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(n, channels, h, w) -> (n, 3, h factor, w factor), not clamped."""
+        return self.vae.decode(latent).sample / 2 + 0.5

@@ -1,24 +1,120 @@
-"""What goes into the depth input: a map of the frame's structure in [-1, 1]."""
+"""What goes into the depth input: a map of the frame's structure or depth, in [-1, 1]."""
 
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import DepthAnythingForDepthEstimation, DPTForDepthEstimation
 
+from ..config import DepthRule
 from .autoencoder import Autoencoder
+
+HALF_LIFE = 8  # frames
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean, standard deviation
+HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
 class DepthEstimator(Protocol):
-    """Gives the structure prior of a frame."""
+    """Gives the structure prior of a frame.
+
+    relative: the map has a range and an offset of its own; `DepthRange` brings it to [-1, 1].
+    """
+
+    relative: bool
 
     def __call__(self, rgb: Tensor) -> Tensor:
-        """rgb: (n, 3, h, w) in [0, 1] -> (n, 1, h, w) in [-1, 1]."""
+        """rgb: (n, 3, h, w) in [0, 1] -> (n, 1, h, w), in [-1, 1] unless relative."""
 
 
 def depth_latent(autoencoder: Autoencoder, depth: Tensor) -> Tensor:
     """Encode a (n, 1, h, w) map in [-1, 1] as a grey picture, (n, channels, h / f, w / f)."""
     return autoencoder.encode((depth / 2 + 0.5).expand(-1, 3, -1, -1))
+
+
+class DepthNetwork(nn.Module):
+    """Inverse depth by DPT-hybrid (MiDaS 3) or Depth Anything.
+
+    DPT-hybrid gets the frame squeezed into a square, bilinearly, in [-1, 1]: as the reference of
+    Live2Diff does it. Depth Anything gets it at the size that it was trained on, by the shorter
+    side, in multiples of its patches, bicubically, with ImageNet's mean and deviation.
+    """
+
+    relative = True
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, model: DPTForDepthEstimation | DepthAnythingForDepthEstimation) -> None:
+        super().__init__()
+        self.model = model
+        self.square = isinstance(model, DPTForDepthEstimation)
+        config: Any = model.config if self.square else model.config.backbone_config
+        self.side, self.patch = config.image_size, config.patch_size
+        mean, deviation = HALF if self.square else IMAGENET
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation).view(3, 1, 1), persistent=False)
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width at which the network sees a frame of this size."""
+        if self.square:
+            return self.side, self.side
+        scale = self.side / min(height, width)
+        rows, columns = (round(length * scale / self.patch) for length in (height, width))
+        return rows * self.patch, columns * self.patch
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        """rgb: (n, 3, h, w) in [0, 1] -> inverse depth (n, 1, h, w), 0 and above, in rgb's dtype.
+
+        Larger is nearer; range and offset are arbitrary.
+        """
+        height, width = rgb.shape[-2:]
+        seen = functional.interpolate(
+            rgb,
+            self.input_size(height, width),
+            mode="bilinear" if self.square else "bicubic",
+            align_corners=False,
+            antialias=not self.square,
+        )
+        pixels = ((seen - self.mean) / self.deviation).to(self.model.dtype)
+        depth = self.model(pixel_values=pixels).predicted_depth[:, None].to(rgb.dtype)
+        return functional.interpolate(depth, (height, width), mode="bilinear", align_corners=False)
+
+
+@dataclass(slots=True, eq=False)
+class DepthRange:
+    """The range of depth in one stream; maps are normalised by it. Belongs to the session.
+
+    rule "running": the bounds follow the extremes of the frames exponentially, half_life in frames;
+    the first frames weigh alike, so that none decides alone. rule "frame": each frame has its own
+    range, as in the reference of Live2Diff, where one extreme that jumps moves the whole map.
+    bounds: lowest and highest so far, (2,) float32, on the device and changed in place.
+    """
+
+    rule: DepthRule = "running"
+    half_life: float = HALF_LIFE
+    bounds: Tensor | None = field(default=None, init=False)
+    frames: int = field(default=0, init=False)
+
+    def normalise(self, depth: Tensor) -> Tensor:
+        """Bring the stream's next maps to [-1, 1]: (n, 1, h, w), in order, each counted once.
+
+        What lies outside the range is clamped; a map without any range becomes 0.
+        """
+        return torch.stack([self._normalise_one(one) for one in depth.float()]).to(depth.dtype)
+
+    def _normalise_one(self, depth: Tensor) -> Tensor:
+        low, high = self._follow(torch.stack(torch.aminmax(depth)))
+        return ((2 * depth - low - high) / (high - low).clamp(min=1e-6)).clamp(-1, 1)
+
+    def _follow(self, extremes: Tensor) -> Tensor:
+        self.frames += 1
+        if self.bounds is None or self.rule == "frame":
+            self.bounds = extremes
+            return extremes
+        weight = max(1 / self.frames, 1 - 0.5 ** (1 / self.half_life))
+        return self.bounds.lerp_(extremes, weight)
 
 
 class StructureMap(nn.Module):
@@ -28,6 +124,8 @@ class StructureMap(nn.Module):
     called local, the latter as a part of the picture's shorter side. floor: contrast (0..1) below
     which nothing is amplified.
     """
+
+    relative = False
 
     def __init__(self, detail: float = 1.0, surround: float = 0.08, floor: float = 0.03) -> None:
         super().__init__()

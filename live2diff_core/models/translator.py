@@ -1,14 +1,16 @@
 """A whole translation model: every network that a session needs."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..config import NoiseMode, NoiseScheduleConfig, StepSelection
-from ..errors import FrameSizeError
+from ..errors import ConfigError, FrameSizeError
+from .adapters import AdapterUse, variant
 from .autoencoder import Autoencoder
-from .depth import DepthEstimator, depth_latent
+from .depth import DepthEstimator, DepthRange, depth_latent
 from .text import TextEncoder
 from .unet import StreamingUNet
 
@@ -25,7 +27,10 @@ class ModelDefaults:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TranslationModel:
-    """Networks on one device; holds weights, no state, and serves any number of sessions."""
+    """Networks on one device; holds weights, no state, and serves any number of sessions.
+
+    adapters: the LoRAs that are merged into `unet` and `text`. origin: this model without any.
+    """
 
     name: str
     unet: StreamingUNet
@@ -34,6 +39,34 @@ class TranslationModel:
     text: TextEncoder
     schedule: NoiseScheduleConfig
     defaults: ModelDefaults
+    adapters: tuple[AdapterUse, ...] = ()
+    origin: "TranslationModel | None" = None
+
+    def with_adapters(self, uses: Sequence[AdapterUse]) -> "TranslationModel":
+        """A variant of this model with these LoRAs at these strengths in place of its own.
+
+        It shares all that no LoRA touches; what they touch is merged from the origin, so strength
+        0 is the origin to the bit. This model stays as it is, so a running session is not
+        disturbed: make the variant on another thread, then `Session.update(model=variant)`.
+        Raises ConfigError for a name that is there twice.
+        """
+        names = [use.adapter.name for use in uses]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"each LoRA can be used once, got {', '.join(names)}")
+        origin = self.origin or self
+        spatial = variant(origin.unet.spatial, [(u.adapter.unet, u.unet) for u in uses])
+        text = variant(origin.text.model, [(u.adapter.text, u.text) for u in uses])
+        return replace(
+            origin,
+            unet=origin.unet.with_spatial(spatial),
+            text=origin.text.with_model(text),
+            adapters=tuple(uses),
+            origin=origin,
+        )
+
+    def is_variant_of(self, other: "TranslationModel") -> bool:
+        """Whether the two differ in their LoRAs alone."""
+        return (self.origin or self) is (other.origin or other)
 
     @property
     def device(self) -> torch.device:
@@ -73,8 +106,14 @@ class TranslationModel:
         """Pixels of latents, the inverse of `encode`: (n, 3, h, w) in [0, 1] float32."""
         return self.autoencoder.decode(latent.to(self.dtype)).float().clamp(0, 1)
 
-    def depth_features(self, rgb: Tensor) -> Tensor:
-        """Depth prior of (n, 3, h, w) in [0, 1], as the UNet takes it: (n, c0, h / f, w / f)."""
-        depth = self.depth(rgb.float()).to(self.dtype)
+    def depth_features(self, rgb: Tensor, depth_range: DepthRange) -> Tensor:
+        """Depth prior of (n, 3, h, w) in [0, 1], as the UNet takes it: (n, c0, h / f, w / f).
+
+        depth_range: the stream's, which a map without a range of its own is brought to [-1, 1] by.
+        """
+        depth = self.depth(rgb.float())
+        if self.depth.relative:
+            depth = depth_range.normalise(depth)
+        depth = depth.to(self.dtype)
         features: Tensor = self.unet.depth_mapping(depth_latent(self.autoencoder, depth))
         return features

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..cache import LayerShape, TemporalState
 from ..config import TemporalConfig
+from .adapters import with_child
 from .depth_mapping import LIVE2DIFF_WIDTHS, DepthMapping
 from .temporal import TemporalAttention, TemporalTransformer
 
@@ -51,6 +52,10 @@ class StreamingUNet(nn.Module):
         self.depth_mapping = DepthMapping(
             spatial.config.in_channels, spatial.config.block_out_channels[0], motion.depth_widths
         )
+
+    def with_spatial(self, spatial: UNet2DConditionModel) -> "StreamingUNet":
+        """This network around another spatial UNet of the same shape; all else is shared."""
+        return with_child(self, "spatial", spatial)
 
     @property
     def size_multiple(self) -> int:

@@ -15,8 +15,11 @@ from .denoise import Conditioning
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """Settings, coefficients and conditioning of a stream: replaced as a whole by an update."""
+    """Model, settings, coefficients and conditioning of a stream: replaced as a whole by an
+    update.
+    """
 
+    model: TranslationModel
     config: StreamConfig
     schedule: Schedule
     condition: Conditioning
@@ -41,14 +44,19 @@ def make_plan(model: TranslationModel, config: StreamConfig, prompt: str | Tenso
     """
     model.check_size(config.width, config.height)
     _check_window(model, config)
+    text = model.text.encode(prompt) if isinstance(prompt, str) else prompt
+    if text.ndim != 3 or text.shape[0] != 1 or text.shape[2] != model.text_channels:
+        raise ConfigError(
+            f"a text embedding is (1, tokens, {model.text_channels}), got {tuple(text.shape)}"
+        )
     negative = None
     if config.guidance.mode == "full":
-        negative = model.text.encode_batch([config.guidance.negative])
-    text = model.text.encode(prompt) if isinstance(prompt, str) else prompt
-    _check_embedding(text, model.text_channels, negative)
+        text, negative = model.text.align(
+            text, model.text.encode_batch([config.guidance.negative]).to(text)
+        )
     condition = Conditioning(text.to(model.device, model.dtype), config.guidance, negative)
     schedule = make_schedule(model.schedule, config.steps, model.device)
-    return Plan(config, schedule, condition, prompt)
+    return Plan(model, config, schedule, condition, prompt)
 
 
 def _check_window(model: TranslationModel, config: StreamConfig) -> None:
@@ -57,14 +65,4 @@ def _check_window(model: TranslationModel, config: StreamConfig) -> None:
         raise ConfigError(
             f"{model.name} knows {positions} positions in time, the window has "
             f"{config.window.slots}: choose fewer sinks or ring slots"
-        )
-
-
-def _check_embedding(text: Tensor, channels: int, negative: Tensor | None) -> None:
-    if text.ndim != 3 or text.shape[0] != 1 or text.shape[2] != channels:
-        raise ConfigError(f"a text embedding is (1, tokens, {channels}), got {tuple(text.shape)}")
-    if negative is not None and negative.shape != text.shape:
-        raise ConfigError(
-            f"full guidance needs as many tokens in both prompts, got {tuple(text.shape)} and "
-            f"{tuple(negative.shape)} for the negative one"
         )

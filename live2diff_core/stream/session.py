@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..config import Guidance, StepSelection, StreamConfig
 from ..errors import ConfigError, SourceError, StreamClosed, StreamNotReady
 from ..frames import Frame, to_unit_range
+from ..models.depth import DepthRange
 from ..models.translator import TranslationModel
 from .denoise import (
     NewFrame,
@@ -35,6 +36,7 @@ PARAMETERS: dict[str, Effect] = {
     "steps": "re-prime",
     "seed": "re-prime",
     "guidance": "re-prime",
+    "model": "re-prime",
     "noise": "reopen",
     "size": "reopen",
     "window": "reopen",
@@ -86,11 +88,16 @@ class Session:
         Raises FrameSizeError for a size that the network cannot take, PromptError for a prompt
         without meaning to it.
         """
-        self._model, self._clock, self._closed = model, clock, False
+        self._clock, self._closed = clock, False
         self._plan = make_plan(model, config, prompt)
         self._forget()
 
     # ---- what it is
+
+    @property
+    def model(self) -> TranslationModel:
+        """What translates now."""
+        return self._plan.model
 
     @property
     def config(self) -> StreamConfig:
@@ -106,7 +113,7 @@ class Session:
             latency_frames=self._plan.schedule.steps - 1,
             needs_input=True,
             warmup="frames",
-            state_bytes=self._plan.state_bytes(self._model),
+            state_bytes=self._plan.state_bytes(self.model),
             parameters=PARAMETERS,
         )
 
@@ -193,13 +200,13 @@ class Session:
         return ready
 
     def _encode(self, frame: Frame) -> _Input:
-        model, config = self._model, self.config
+        model, config = self.model, self.config
         with self._watch.measure("encode"):
             rgb = to_unit_range(frame.rgb, model.device, torch.float32)
             rgb = fit_frame(rgb, config.width, config.height, config.fit)[None]
             latent = model.encode(rgb)[0]
         with self._watch.measure("depth"):
-            depth = model.depth_features(rgb)[0]
+            depth = model.depth_features(rgb, self._depth_range)[0]
         return _Input(latent, depth)
 
     def _step(self, entry: _Input) -> list[Frame]:
@@ -209,7 +216,7 @@ class Session:
         plan = self._plan
         with self._watch.measure("network"):
             frame = NewFrame(entry.latent, entry.depth, *self._noise.frame())
-            x0 = step(self._model.unet, self._state, plan.schedule, plan.condition, frame)
+            x0 = step(self.model.unet, self._state, plan.schedule, plan.condition, frame)
         self._calls += 1
         if self._calls < plan.schedule.steps:
             return []
@@ -224,7 +231,7 @@ class Session:
 
     def _finish(self, x0: Tensor, index: int, timestamp: float) -> Frame:
         with self._watch.measure("decode"):
-            rgb = self._model.decode(x0[None])[0]
+            rgb = self.model.decode(x0[None])[0]
         self._frames_out += 1
         return Frame(rgb, index, timestamp)
 
@@ -238,14 +245,15 @@ class Session:
         steps: StepSelection | None = None,
         seed: int | None = None,
         guidance: Guidance | None = None,
+        model: TranslationModel | None = None,
     ) -> int:
         """Change parameters and re-prime; returns the index of the first frame that shows the
         change.
 
         The last real inputs are warmed up anew on a second cache, which then replaces the first;
-        frames in flight go on from there, none is lost. strength keeps the number of steps. A bad
-        value raises ConfigError or PromptError and changes nothing. Re-priming costs about one
-        warm-up.
+        frames in flight go on from there, none is lost. strength keeps the number of steps. model:
+        a variant of the session's own with other LoRAs or strengths (`with_adapters`). A bad value
+        raises ConfigError or PromptError and changes nothing. Re-priming costs about one warm-up.
         """
         self._check_open()
         config = self.config
@@ -263,12 +271,28 @@ class Session:
             seed=config.seed if seed is None else seed,
             guidance=guidance or config.guidance,
         )
-        plan = make_plan(self._model, config, self._plan.prompt if prompt is None else prompt)
+        model = model or self.model
+        if not model.is_variant_of(self.model):
+            raise ConfigError(
+                f"a running session changes to variants of its own model ({self.model.name}, "
+                f"with_adapters); open a new one for {model.name}"
+            )
+        plan = make_plan(model, config, self._plan.prompt if prompt is None else prompt)
         if self._state is None:
             self._plan = plan
             self._forget()
             return 0
         return self._reprime(plan)
+
+    def steer(self, prompt: str | Tensor) -> None:
+        """Change the prompt from the next frame on and keep what the cache holds.
+
+        For small changes that follow each other, such as a travel between two prompts: it costs
+        nothing, while frames of the prompts before stay in sight of attention until they leave the
+        ring (`reprime()` renews the warm-up frames, too). Raises PromptError or ConfigError.
+        """
+        self._check_open()
+        self._plan = make_plan(self.model, self.config, prompt)
 
     def reprime(self) -> None:
         """Anchor the stream to its last real inputs, as after a scene cut. Raises StreamNotReady
@@ -301,6 +325,7 @@ class Session:
         self._state, self._noise, self._ready = None, None, []
         self._history = deque(maxlen=self.config.window.sinks)
         self._in_flight = deque()
+        self._depth_range = DepthRange(self.config.depth_range)
         self._watch = Stopwatch(self._clock)
         self._calls = self._frames_in = self._frames_out = self._reprimes = 0
         self._last_index, self._drained = -1, False
@@ -341,18 +366,20 @@ class Session:
             config = plan.config
             self._noise = StreamNoise(config.seed, config.noise, plan.schedule.steps, latents)
         steps, branches = plan.schedule.steps, plan.condition.branches
-        state = make_state(self._model.unet, latents, steps, branches, plan.config.window)
+        state = make_state(plan.model.unet, latents, steps, branches, plan.config.window)
         depth = torch.stack([entry.depth for entry in self._history])
         frames = WarmupFrames(latents, depth, *self._noise.warmup(len(latents)))
         with self._watch.measure("warmup"):
-            trail = prefill(self._model.unet, state, plan.schedule, plan.condition, frames)
+            trail = prefill(plan.model.unet, state, plan.schedule, plan.condition, frames)
         return state, trail
 
 
-def translate(session: Session, frames: Iterable[Frame]) -> Iterator[Frame]:
+def translate(
+    session: Session, frames: Iterable[Frame], before: Callable[[Frame], None] | None = None
+) -> Iterator[Frame]:
     """Translate a whole stream: n frames in, n frames out, as they are finished.
 
-    When the source breaks, every frame that it gave comes out before its SourceError is raised.
+    before: called with each frame that is about to be pushed, to change parameters. When the source breaks, every frame that it gave comes out before its SourceError is raised.
     """
     breaks: list[SourceError] = []
     source = _until_break(frames, breaks)
@@ -360,6 +387,8 @@ def translate(session: Session, frames: Iterable[Frame]) -> Iterator[Frame]:
     if first:
         yield from session.warmup(first)
         for frame in source:
+            if before is not None:
+                before(frame)
             yield from session.push([frame])
         yield from session.flush()
     if breaks:

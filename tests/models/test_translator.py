@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from live2diff_core.errors import FrameSizeError
-from live2diff_core.models.depth import depth_latent
+from live2diff_core.models.depth import DepthRange, depth_latent
 from tests.tiny import make_model, tiny_model
 
 
@@ -46,8 +46,8 @@ def test_device_and_dtype_are_those_of_the_weights():
 def test_depth_features_are_the_mapped_latents_of_the_structure_map():
     model = tiny_model()
     rgb = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0))
-    features = model.depth_features(rgb)
+    features = model.depth_features(rgb, DepthRange())
     assert features.shape == (2, 32, 4, 6)
     expected = model.unet.depth_mapping(depth_latent(model.autoencoder, model.depth(rgb)))
     assert torch.equal(features, expected)
-    torch.testing.assert_close(model.depth_features(rgb[1:]), features[1:], rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.depth_features(rgb[1:], DepthRange()), features[1:], rtol=0, atol=1e-5)
