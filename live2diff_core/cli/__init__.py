@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import Live2DiffError
-from . import bench, demo, parity, train, translate
+from . import bench, convert, demo, inspect, parity, train, translate
 
 FAILED, INTERRUPTED = 1, 130
+PACKAGE = __package__.rpartition(".")[0]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -19,7 +20,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"live2diff {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (translate, demo, parity, bench, train):
+    for module in (translate, demo, inspect, convert, parity, bench, train):
         module.add_command(commands)
     return parser
 
@@ -27,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0, or 1 on an error, 2 on wrong usage, 130 when interrupted."""
     logging.basicConfig(level=logging.WARNING, format="live2diff: %(message)s")
+    logging.getLogger(PACKAGE).setLevel(logging.INFO)  # libraries speak from warnings on
     options = make_parser().parse_args(arguments)
     try:
         return int(options.run(options))

@@ -1,6 +1,8 @@
 """Options that several commands share, and what they mean."""
 
 import argparse
+from dataclasses import replace
+from pathlib import Path
 from typing import TypeAlias
 
 import torch
@@ -8,7 +10,9 @@ import torch
 from ..config import Guidance, StepSelection, StreamConfig
 from ..errors import ConfigError
 from ..models.translator import TranslationModel
-from ..weights.bundled import load_bundled
+from ..weights import model as weights
+from ..weights.spec import LoraSpec, ModelSpec
+from ..weights.styles import find_style
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -31,9 +35,43 @@ def parse_indices(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def parse_lora(text: str) -> LoraSpec:
+    """A LoRA and its strengths."""
+    try:
+        return LoraSpec.parse(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Which model, where, and in which precision."""
-    parser.add_argument("--model", default="bundled", help="model to use (default: bundled)")
+    """Which model, of which parts, where, and in which precision."""
+    parser.add_argument(
+        "--model",
+        metavar="BASE",
+        help="bundled (the default), or Stable Diffusion 1.5 or a finetune: file, folder, hub id",
+    )
+    parser.add_argument("--style", metavar="NAME", help="a published style, or a .toml file")
+    parts = parser.add_argument_group(
+        "parts of a model", "paths, names in the models folder or hub ids; see README"
+    )
+    parts.add_argument("--motion", help="motion weights (default: live2diff)")
+    parts.add_argument("--vae", help="autoencoder (default: taesd; base: the base's own)")
+    parts.add_argument("--depth", help="depth model (default: dpt_hybrid_384; or: structure)")
+    parts.add_argument("--text-encoder", help="CLIP ViT-L (default: the base's own)")
+    parts.add_argument(
+        "--lora",
+        type=parse_lora,
+        action="append",
+        default=[],
+        metavar="FILE[:UNET[:TEXT]]",
+        help="a LoRA and its strengths; repeatable",
+    )
+    parts.add_argument(
+        "--embedding", action="append", default=[], help="textual inversion file; repeatable"
+    )
+    parts.add_argument("--clip-skip", type=int, help="1: last layer, 2: the one before it, ...")
+    parts.add_argument("--models", type=Path, help="models folder (default: models)")
+    parts.add_argument("--download", action="store_true", help="fetch from the hub what is missing")
     parser.add_argument("--device", help="torch device (default: an accelerator, else the CPU)")
     parser.add_argument(
         "--dtype", choices=DTYPES, help="precision (default: float32 on a CPU, else float16)"
@@ -62,15 +100,42 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         default="crop",
         help="what happens to frames of another shape (default: crop)",
     )
+    parser.add_argument(
+        "--depth-range",
+        choices=("running", "frame"),
+        default="running",
+        help="depth is normalised over the stream (default), or for each frame alone (flickers)",
+    )
+
+
+def model_spec(options: argparse.Namespace) -> ModelSpec:
+    """The parts that the options name; a style gives what they leave open. Raises ConfigError."""
+    given = {
+        "base": options.model,
+        "motion": options.motion,
+        "autoencoder": options.vae,
+        "depth": options.depth,
+        "text_encoder": options.text_encoder,
+        "clip_skip": options.clip_skip,
+        "models": options.models,
+    }
+    size = getattr(options, "size", None)
+    if isinstance(size, tuple):
+        given |= {"width": size[0], "height": size[1]}
+    named = {name: value for name, value in given.items() if value is not None}
+    spec = ModelSpec(
+        loras=tuple(options.lora), embeddings=tuple(options.embedding), download=options.download
+    )
+    if options.style is not None:
+        spec = find_style(options.style).spec(spec)
+    return replace(spec, **named)
 
 
 def load_model(options: argparse.Namespace) -> TranslationModel:
-    """The model that the options name. Raises ConfigError for one that is not known."""
-    if options.model != "bundled":
-        raise ConfigError(f"unknown model {options.model!r}; this version has: bundled")
+    """The model that the options name. Raises ConfigError, WeightsError or MemoryBudgetError."""
     device = parse_device(options.device)
     default = torch.float32 if device.type == "cpu" else torch.float16
-    return load_bundled(device=device, dtype=DTYPES.get(options.dtype, default))
+    return weights.load_model(model_spec(options), device, DTYPES.get(options.dtype, default))
 
 
 def stream_config(
@@ -85,6 +150,7 @@ def stream_config(
         seed=options.seed,
         guidance=Guidance(options.guidance, options.guidance_scale, options.negative),
         fit=options.fit,
+        depth_range=options.depth_range,
     )
 
 
@@ -92,9 +158,17 @@ def select_steps(options: argparse.Namespace, default: StepSelection) -> StepSel
     """--t-index alone, or --strength and --steps."""
     if options.t_index is not None:
         return StepSelection(options.t_index, options.strength, options.steps)
+    if options.strength is None and options.steps is None:
+        return default
+    if default.strength is None and options.strength is None:
+        raise ConfigError(
+            f"this model names its timesteps ({', '.join(map(str, default.indices))} of "
+            f"{default.inference_steps}): give --strength with --steps, or --t-index"
+        )
     return StepSelection(
         strength=default.strength if options.strength is None else options.strength,
         steps=default.steps if options.steps is None else options.steps,
+        inference_steps=default.inference_steps,
     )
 
 

@@ -2,18 +2,21 @@
 
 import argparse
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ..errors import SinkError
+from ..errors import ConfigError, SinkError
 from ..live.sink import VideoFileSink
 from ..live.source import VideoFile
 from ..models.text import blend
 from ..models.translator import TranslationModel
 from ..stream.session import Session, translate
+from ..stream.timeline import PromptTimeline, Travel, parse_timeline
+from ..weights.styles import find_style
 from .options import (
     Commands,
     add_model_options,
@@ -32,6 +35,7 @@ class Run:
     """What a translation did."""
 
     session: Session
+    travel: Travel | None = None
     frames_out: int = 0
     seconds: float = 0.0
 
@@ -48,10 +52,15 @@ def add_command(commands: Commands) -> None:
     )
     parser.add_argument("input", type=Path, help="any video that FFmpeg reads")
     parser.add_argument("output", type=Path, help=".mp4, .mkv or .webm")
-    parser.add_argument("--prompt", required=True, help="names the style, in free wording")
+    parser.add_argument("--prompt", help="what to see; names the style of the bundled model")
     parser.add_argument("--blend", metavar="PROMPT", help="a second prompt to blend with")
     parser.add_argument(
         "--blend-weight", type=float, default=0.5, help="0 is the prompt, 1 the second one"
+    )
+    parser.add_argument(
+        "--timeline",
+        metavar="TEXT",
+        help="prompts over time, in frames or seconds: '0s: ink; 4s: neon'",
     )
     parser.add_argument(
         "--size", type=parse_size, help="WxH of the output (default: near the model's)"
@@ -68,12 +77,15 @@ def run(options: argparse.Namespace) -> int:
     """Translate one file; a report is written even if the run breaks off."""
     if options.report is not None and not options.report.parent.is_dir():
         raise SinkError(f"the folder {options.report.parent} of the report does not exist")
+    template = _template(options)
     model = load_model(options)
     with VideoFile(options.input, options.frames) as source:
         size = options.size or size_for(source.info.width, source.info.height, model)
         config = stream_config(options, model, size)
-        with Session(model, config, _prompt(options, model)) as session:
-            result = Run(session)
+        timeline = _timeline(options, template)
+        prompt = timeline.at(0, 0.0).first if timeline else _prompt(options, model, template)
+        with Session(model, config, prompt) as session:
+            result = Run(session, Travel(session, timeline) if timeline else None)
             try:
                 _translate(options, source, result)
             finally:
@@ -85,6 +97,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _translate(options: argparse.Namespace, source: VideoFile, result: Run) -> None:
     config = result.session.config
+    before = result.travel.before if result.travel else None
     sink = VideoFileSink(
         options.output,
         (config.width, config.height),
@@ -94,7 +107,7 @@ def _translate(options: argparse.Namespace, source: VideoFile, result: Run) -> N
     )
     start = time.perf_counter()
     with sink, progress_bar(options.input.name, source.info.frames) as advance:
-        for frame in translate(result.session, source):
+        for frame in translate(result.session, source, before):
             sink.write(frame)
             result.frames_out += 1
             result.seconds = time.perf_counter() - start
@@ -106,10 +119,32 @@ def _note(result: Run) -> str:
     return f"{result.fps:.1f} frames/s, latency {latency:.0f} ms"
 
 
-def _prompt(options: argparse.Namespace, model: TranslationModel) -> str | Tensor:
+def _template(options: argparse.Namespace) -> Callable[[str], str]:
+    """What makes a prompt of words. Raises ConfigError where no words were given."""
+    given = [options.prompt, options.timeline]
+    if options.style is None and given == [None, None]:
+        raise ConfigError("say what to see: --prompt, or --timeline, or a --style")
+    if None not in given:
+        raise ConfigError("a --timeline names all prompts itself: leave --prompt out")
+    return str if options.style is None else find_style(options.style).prompt
+
+
+def _timeline(options: argparse.Namespace, template: Callable[[str], str]) -> PromptTimeline | None:
+    if options.timeline is None:
+        return None
+    timeline = parse_timeline(options.timeline)
+    return replace(timeline, keys=tuple((time, template(words)) for time, words in timeline.keys))
+
+
+def _prompt(
+    options: argparse.Namespace, model: TranslationModel, template: Callable[[str], str]
+) -> str | Tensor:
+    prompt = template(options.prompt or "")
     if options.blend is None:
-        return str(options.prompt)
-    first, second = (model.text.encode(p) for p in (options.prompt, options.blend))
+        return prompt
+    first, second = model.text.align(
+        *(model.text.encode(p) for p in (prompt, template(options.blend)))
+    )
     return blend(first, second, options.blend_weight)
 
 
@@ -129,6 +164,8 @@ def report(options: argparse.Namespace, model: TranslationModel, result: Run) ->
         "model": model.name,
         "prompt": options.prompt,
         "blend": options.blend,
+        "timeline": options.timeline,
+        "style": options.style,
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
         "padded": max(0, config.window.sinks - stats.frames_in) if stats.frames_in else 0,

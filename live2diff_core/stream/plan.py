@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..cache import cache_bytes
+from ..cache import FrameShape, cache_bytes
 from ..config import StreamConfig
 from ..errors import ConfigError
 from ..models.translator import TranslationModel
@@ -27,13 +27,13 @@ class Plan:
 
     def state_bytes(self, model: TranslationModel) -> int:
         """Bytes of the state that denoising keeps under this plan."""
-        config, steps = self.config, self.schedule.steps
+        config, steps, unet = self.config, self.schedule.steps, model.unet
         height, width = (side // model.autoencoder.factor for side in (config.height, config.width))
-        shapes = model.unet.cache_shapes(height, width)
-        latents = 2 * model.autoencoder.channels * torch.float32.itemsize
-        depth = model.unet.depth_mapping.conv_out.out_channels * model.dtype.itemsize
-        cache = cache_bytes(shapes, steps * self.condition.branches, config.window, model.dtype)
-        return cache + steps * height * width * (latents + depth)
+        depth = unet.depth_mapping.conv_out.out_channels
+        frame = FrameShape(height * width, model.autoencoder.channels, depth)
+        shapes, rows = unet.cache_shapes(height, width), steps * self.condition.branches
+        cache = cache_bytes(shapes, rows, config.window, model.dtype)
+        return cache + steps * frame.nbytes(2, model.dtype)
 
 
 @torch.inference_mode()

@@ -15,14 +15,7 @@ from ..errors import ConfigError, SourceError, StreamClosed, StreamNotReady
 from ..frames import Frame, to_unit_range
 from ..models.depth import DepthRange
 from ..models.translator import TranslationModel
-from .denoise import (
-    NewFrame,
-    StreamState,
-    WarmupFrames,
-    make_state,
-    prefill,
-    step,
-)
+from .denoise import NewFrame, StreamState, WarmupFrames, make_state, prefill, step
 from .fit import fit_frame
 from .noise import StreamNoise
 from .plan import Plan, make_plan
@@ -379,7 +372,8 @@ def translate(
 ) -> Iterator[Frame]:
     """Translate a whole stream: n frames in, n frames out, as they are finished.
 
-    before: called with each frame that is about to be pushed, to change parameters. When the source breaks, every frame that it gave comes out before its SourceError is raised.
+    before: called with each frame that is about to be pushed, to change parameters. When the source
+    breaks, every frame that it gave comes out before its SourceError is raised.
     """
     breaks: list[SourceError] = []
     source = _until_break(frames, breaks)

@@ -77,9 +77,9 @@ def load_strict(
 
 def check_finite(state: Mapping[str, Tensor], what: str) -> None:
     """Raise WeightsValueError if a tensor holds NaN or infinite values."""
-    floating = {key: tensor for key, tensor in state.items() if tensor.is_floating_point()}
-    sums = {key: tensor.sum(dtype=torch.float32) for key, tensor in floating.items()}
-    bad = [key for key, total in sums.items() if not torch.isfinite(total)]
+    floating = {k: t for k, t in state.items() if t.is_floating_point() and t.numel()}
+    extremes = {key: torch.stack(torch.aminmax(tensor)) for key, tensor in floating.items()}
+    bad = [key for key, found in extremes.items() if not torch.isfinite(found).all()]
     if bad:
         raise WeightsValueError(
             f"{what} holds NaN or infinite values in {len(bad)} tensors ({some(bad)}): it was "

@@ -17,4 +17,5 @@ LIVE2DIFF_TRANSFORMER = (
 )
 
 # Position tables and what the reference derives from them: recomputed, never loaded.
-LIVE2DIFF_DERIVED = (".pos_encoder.pe", ".q_pe", ".k_pe", ".v_pe")
+LIVE2DIFF_PROJECTED = (".q_pe", ".k_pe", ".v_pe")
+LIVE2DIFF_DERIVED = (".pos_encoder.pe", *LIVE2DIFF_PROJECTED)

@@ -38,8 +38,8 @@ def test_every_command_has_help(capsys, command):
     [
         ([], "required: COMMAND"),
         (["fly"], "invalid choice: 'fly'"),
-        (["translate"], "required: input, output, --prompt"),
-        (["translate", "in.mp4", "out.mp4"], "required: --prompt"),
+        (["translate"], "required: input, output"),
+        (["translate", "a.mp4", "b.mp4", "--lora", "felt:0.7.1"], "NAME[:UNET[:TEXT]]"),
         (["translate", "a.mp4", "b.mp4", "--prompt", "ink", "--size", "9"], "WIDTHxHEIGHT"),
         (["translate", "a.mp4", "b.mp4", "--prompt", "ink", "--t-index", "a"], "such as 20,35"),
         (["translate", "a.mp4", "b.mp4", "--prompt", "ink", "--fit", "fill"], "invalid choice"),

@@ -10,6 +10,7 @@ from live2diff_core.cli.options import (
     add_model_options,
     add_stream_options,
     load_model,
+    model_spec,
     parse_indices,
     parse_size,
     select_steps,
@@ -17,8 +18,10 @@ from live2diff_core.cli.options import (
     stream_config,
 )
 from live2diff_core.config import Guidance, StepSelection
-from live2diff_core.errors import ConfigError
+from live2diff_core.errors import ConfigError, WeightsMissingError
 from live2diff_core.models.translator import ModelDefaults, TranslationModel
+from live2diff_core.weights.spec import LoraSpec, ModelSpec
+from live2diff_core.weights.styles import find_style
 from tests.tiny import steps_of, tiny_model
 
 DEFAULT = StepSelection(strength=0.6, steps=2)
@@ -144,9 +147,53 @@ def test_every_stream_option_arrives():
     assert config.guidance == Guidance("full", 2.5, "blur")
 
 
-def test_an_unknown_model_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"unknown model 'other'.*has: bundled"):
-        load_model(parsed("--model", "other"))
+def test_a_base_that_is_not_here_is_refused(tmp_path):
+    with pytest.raises(WeightsMissingError, match=r"the base other is not here: put it into"):
+        load_model(parsed("--model", "other", "--models", str(tmp_path)))
+
+
+def test_without_options_the_model_is_the_bundled_one():
+    assert model_spec(parsed()).base == "bundled"
+
+
+def test_every_part_can_be_named(tmp_path):
+    spec = model_spec(
+        parsed(
+            *("--model", "base", "--motion", "m", "--vae", "base", "--depth", "structure"),
+            *("--text-encoder", "t", "--lora", "a:0.5", "--lora", "b:1:0", "--embedding", "e"),
+            *("--clip-skip", "2", "--models", str(tmp_path), "--download"),
+        )
+    )
+    assert spec == ModelSpec(
+        base="base",
+        motion="m",
+        autoencoder="base",
+        depth="structure",
+        text_encoder="t",
+        loras=(LoraSpec("a", 0.5, 0.5), LoraSpec("b", 1.0, 0.0)),
+        embeddings=("e",),
+        clip_skip=2,
+        models=tmp_path,
+        download=True,
+    )
+
+
+def test_a_style_gives_what_the_options_leave_open():
+    spec = model_spec(parsed("--style", "felted", "--clip-skip", "1", "--lora", "mine"))
+    style = find_style("felted")
+    assert (spec.base, spec.steps, spec.clip_skip) == (style.base, style.steps, 1)
+    assert [lora.file for lora in spec.loras][-2:] == ["kFeltedReV.safetensors", "mine"]
+
+
+def test_steps_of_a_style_stay_unless_others_are_named():
+    named = StepSelection((30, 36, 42))
+    assert select_steps(parsed(), named) == named
+    shorter = StepSelection(strength=0.6, inference_steps=4)
+    assert select_steps(parsed("--steps", "1"), shorter).inference_steps == 4
+    with pytest.raises(
+        ConfigError, match="names its timesteps .30, 36, 42 of 50.: give --strength"
+    ):
+        select_steps(parsed("--steps", "2"), named)
 
 
 @pytest.mark.parametrize(

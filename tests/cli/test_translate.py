@@ -134,6 +134,8 @@ def test_the_report_holds_what_was_done(tmp_path, small):
         "model": "tiny",
         "prompt": "ink",
         "blend": None,
+        "timeline": None,
+        "style": None,
         "device": "cpu",
         "dtype": "float32",
         "padded": 0,
@@ -168,6 +170,26 @@ def test_a_short_clip_is_padded_which_is_said(tmp_path, small, caplog, count):
     assert (data["frames_in"], data["frames_out"]) == (count, count)
     assert data["padded"] == 8 - count
     assert ("the last one is repeated" in caplog.text) == (count < 8)
+
+
+def test_a_timeline_ends_where_a_cut_to_its_last_prompt_would(tmp_path, small, written):
+    def translated(*arguments: str) -> list[Frame]:
+        assert main(["translate", str(small), str(tmp_path / "out.mp4"), *arguments]) == 0
+        frames = list(written)
+        written.clear()
+        return frames
+
+    ink = translated("--prompt", "ink")
+    still = translated("--timeline", "0: ink")
+    assert same(still, ink)
+    moved = translated("--timeline", "8: ink; 10: neon")
+    assert same(moved[:8], ink[:8])
+    assert distance(moved[9:], ink[9:]) > 1e-4
+
+
+def test_words_are_needed(tmp_path, small, capsys):
+    assert main(["translate", str(small), str(tmp_path / "out.mp4")]) == 1
+    assert "--prompt, or --timeline, or a --style" in capsys.readouterr().err
 
 
 def test_a_blend_lies_between_its_prompts(tmp_path, small, written):
@@ -262,7 +284,9 @@ def test_a_prompt_without_a_style_is_refused_with_all_styles(tmp_path, small, ca
         (["--size", "30x16"], ["FrameSizeError", "multiples of 8", "30x16", "32x16"]),
         (["--size", "0x16"], ["0x16"]),
         (["--t-index", "20,35", "--strength", "0.5"], ["ConfigError", "leave strength"]),
-        (["--model", "other"], ["ConfigError", "unknown model 'other'"]),
+        (["--model", "other"], ["WeightsMissingError", "the base other is not here"]),
+        (["--style", "other"], ["ConfigError", "no such style: other; there are arknight"]),
+        (["--timeline", "0: ink"], ["ConfigError", "leave --prompt out"]),
         (["--device", "nonsense"], ["ConfigError", "device 'nonsense' cannot be used"]),
         (["--device", "cuda:99"], ["ConfigError", "device 'cuda:99' cannot be used"]),
         (["--frames", "0"], ["ConfigError", "at least 1"]),

@@ -1,13 +1,23 @@
-"""The block cosine transform: orthonormal, exact when nothing is dropped, else close."""
+"""The block cosine transform: orthonormal, exact when nothing is dropped, else close.
+
+Learned autoencoders: diffusers' networks behind the pixels and latents that all of them share.
+"""
 
 import math
 
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 from skimage import data
 from torch import Tensor
 
-from live2diff_core.models.autoencoder import BlockCosineAutoencoder, block_transform
+from live2diff_core.models.autoencoder import (
+    BlockCosineAutoencoder,
+    KLAutoencoder,
+    TinyAutoencoder,
+    block_transform,
+)
+from tests.networks import pictures, tiny_vae
 
 ORDERS = [(8, 9, 4), (4, 3, 2), (2, 1, 1), (4, 7, 7)]
 
@@ -105,3 +115,62 @@ def test_pixels_are_not_clamped():
 
 def test_only_the_scale_is_stored():
     assert list(BlockCosineAutoencoder().state_dict()) == ["scale"]
+
+
+# ---- learned ones
+
+
+def tiny_taesd(**settings) -> AutoencoderTiny:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoencoderTiny(**settings).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("side", [16, 24])
+def test_a_latent_is_the_scaled_mean_of_what_the_encoder_says_of_pixels_around_zero(side):
+    vae, rgb = tiny_vae(), pictures(2, 16, side)
+    mean, _ = vae.quant_conv(vae.encoder(rgb * 2 - 1)).chunk(2, dim=1)
+    latent = KLAutoencoder(vae).encode(rgb)
+    assert latent.shape == (2, 4, 8, side // 2)
+    torch.testing.assert_close(latent, mean * 0.18215)
+
+
+def test_decoding_takes_the_scale_back_and_gives_pixels_from_zero_to_one():
+    vae = tiny_vae()
+    latent = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = vae.decoder(vae.post_quant_conv(latent / 0.18215)) / 2 + 0.5
+    torch.testing.assert_close(KLAutoencoder(vae).decode(latent), expected)
+
+
+def test_no_noise_is_drawn_for_a_latent():
+    autoencoder = KLAutoencoder(tiny_vae())
+    state = torch.random.get_rng_state()
+    autoencoder.encode(pictures(1, 16, 16))
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_taesd_itself_takes_pixels_from_zero_to_one_and_latents_as_they_are():
+    vae, rgb = tiny_taesd(), pictures(2, 16, 24)
+    autoencoder = TinyAutoencoder(vae)
+    latent = autoencoder.encode(rgb)
+    assert latent.shape == (2, 4, 2, 3)
+    torch.testing.assert_close(latent, vae.encoder.layers(rgb))
+    clamped = torch.tanh(latent / 3) * 3
+    torch.testing.assert_close(autoencoder.decode(latent), vae.decoder.layers(clamped))
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_the_factor_is_what_the_network_shrinks_a_picture_by(levels):
+    widths = {"block_out_channels": (32,) * levels}
+    kinds = {"down_block_types": ("DownEncoderBlock2D",), "up_block_types": ("UpDecoderBlock2D",)}
+    kl = KLAutoencoder(tiny_vae(**widths, **{key: kind * levels for key, kind in kinds.items()}))
+    names = ("encoder_block_out_channels", "decoder_block_out_channels")
+    blocks = ("num_encoder_blocks", "num_decoder_blocks")
+    sizes = {**dict.fromkeys(names, (8,) * levels), **dict.fromkeys(blocks, (1,) * levels)}
+    for autoencoder in (kl, TinyAutoencoder(tiny_taesd(**sizes))):
+        assert autoencoder.channels == 4
+        assert autoencoder.factor == 2 ** (levels - 1)
+        side = 16 // autoencoder.factor
+        latent = autoencoder.encode(pictures(1, 16, 16))
+        assert latent.shape == (1, 4, side, side)
+        assert autoencoder.decode(latent).shape == (1, 3, 16, 16)

@@ -1,0 +1,134 @@
+"""live2diff plan: the memory that a model and a stream take, and whether a device has it."""
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import ConfigError
+from ..weights.budget import (
+    AUTOENCODERS,
+    Footprint,
+    StreamSize,
+    estimate,
+    free_memory,
+    in_gb,
+    largest_size,
+    largest_steps,
+    model_footprint,
+    sd15_footprint,
+)
+from ..weights.bundled import load_bundled
+from ..weights.spec import LoraSpec, ModelSpec
+from .options import DTYPES, Commands, parse_device, parse_size
+
+TOO_LARGE = 1
+PARTS = {
+    "weights": "weights",
+    "adapters": "weights that LoRAs are merged into",
+    "cache": "cache",
+    "activations": "activations",
+    "total": "together",
+}
+
+
+def add_command(commands: Commands) -> None:
+    """Register the subcommand."""
+    parser = commands.add_parser(
+        "plan",
+        help="tell how much memory a stream needs",
+        description="Tell how much memory a model and a stream need and whether they fit, without "
+        "loading anything.",
+    )
+    parser.add_argument(
+        "--model",
+        choices=("sd15", "bundled"),
+        default="sd15",
+        help="Stable Diffusion 1.5 with Live2Diff's motion weights (default), or the bundled model",
+    )
+    parser.add_argument("--size", type=parse_size, help="WxH (default: the model's)")
+    parser.add_argument("--steps", type=int, help="denoising steps (default: the model's)")
+    parser.add_argument(
+        "--guidance", choices=("none", "self", "full"), default="none", help="full doubles the rows"
+    )
+    parser.add_argument("--vae", choices=AUTOENCODERS, help="autoencoder (default: taesd)")
+    parser.add_argument(
+        "--lora", action="append", default=[], metavar="FILE", help="a LoRA; repeatable"
+    )
+    parser.add_argument("--device", help="torch device (default: an accelerator, else the CPU)")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="precision (default: float32 on a CPU, else float16)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the plan; 1 if it does not fit."""
+    device = parse_device(options.device)
+    default = torch.float32 if device.type == "cpu" else torch.float16
+    model, stream = _asked(options, DTYPES.get(options.dtype, default))
+    plan = make_plan(model, stream, device)
+    if options.json:
+        print(json.dumps(plan, indent=2))
+    else:
+        _print(plan)
+    return 0 if plan["fits"] else TOO_LARGE
+
+
+def _asked(options: argparse.Namespace, dtype: torch.dtype) -> tuple[Footprint, StreamSize]:
+    if options.model == "bundled":
+        if options.vae or options.lora:
+            raise ConfigError("--vae and --lora are for sd15: leave them out with --model bundled")
+        loaded = load_bundled(dtype=dtype)
+        model, default = model_footprint(loaded), loaded.defaults
+        size, steps = (default.width, default.height), default.steps
+    else:
+        spec = ModelSpec()
+        loras = [spec.find(LoraSpec.parse(name).file, "lora") for name in options.lora]
+        model = sd15_footprint(dtype, options.vae or spec.autoencoder, loras)
+        size, steps = (spec.width, spec.height), spec.steps
+    width, height = options.size or size
+    count = len(steps.indices) if options.steps is None else options.steps
+    branches = 2 if options.guidance == "full" else 1
+    return model, StreamSize(width, height, count, branches)
+
+
+def make_plan(model: Footprint, stream: StreamSize, device: torch.device) -> dict[str, Any]:
+    """What is needed, what is free and what would fit, for JSON."""
+    budget, free = estimate(model, stream), free_memory(device)
+    size = largest_size(model, stream, free)
+    return {
+        "size": f"{stream.width}x{stream.height}",
+        "steps": stream.steps,
+        "branches": stream.branches,
+        "device": str(device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "bytes": asdict(budget) | {"total": budget.total},
+        "free_bytes": free,
+        "fits": budget.total <= free,
+        "prompt_change_bytes": budget.cache,
+        "prompt_change_fits": budget.total + budget.cache <= free,
+        "largest_size": f"{size[0]}x{size[1]}" if size else None,
+        "largest_steps": largest_steps(model, stream, free),
+    }
+
+
+def _print(plan: dict[str, Any]) -> None:
+    steps = f"{plan['steps']} step{'s' * (plan['steps'] > 1)}"
+    table = Table(title=f"{plan['size']}, {steps}, {plan['dtype']} on {plan['device']}")
+    table.add_column("memory")
+    table.add_column("", justify="right")
+    for name, label in PARTS.items():
+        table.add_row(label, in_gb(plan["bytes"][name]), end_section=name == "activations")
+    table.add_row("free", in_gb(plan["free_bytes"]))
+    Console().print(table)
+    print("fits" if plan["fits"] else "does not fit")
+    change = "fits" if plan["prompt_change_fits"] else "does not fit"
+    print(f"changing the prompt of a running stream takes its cache once more: {change}")
+    print(f"largest size in this shape with {steps}: {plan['largest_size'] or 'none'}")
+    print(f"most steps at {plan['size']}: {plan['largest_steps'] or 'none'}")

@@ -1,0 +1,111 @@
+"""A translation model from its parts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ..config import NoiseScheduleConfig
+from ..errors import WeightsMissingError
+from ..models.adapters import AdapterUse
+from ..models.autoencoder import Autoencoder
+from ..models.depth import DepthEstimator, StructureMap
+from ..models.text import TextEncoder
+from ..models.translator import ModelDefaults, TranslationModel
+from .autoencoders import load_autoencoder
+from .base import Base, load_base
+from .bundled import load_bundled
+from .component import component
+from .depth import load_depth
+from .files import open_tensors
+from .inspect import Kind, require
+from .lora import load_lora
+from .motion import attach_motion, read_motion
+from .spec import LoraSpec, ModelSpec, Part
+from .text import find_tokenizer, load_clip, load_concept
+
+BUNDLED, FROM_BASE, STRUCTURE = "bundled", "base", "structure"
+
+
+def load_model(
+    spec: ModelSpec, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> TranslationModel:
+    """Load every part that a specification names and put them together.
+
+    All files are found before one is read. Raises WeightsError, in which case nothing is kept.
+    """
+    device = torch.device(device)
+    if spec.base == BUNDLED:
+        model = load_bundled(device=device, dtype=dtype)
+    else:
+        model = _load_parts(spec, device, dtype)
+    if not spec.loras:
+        return model
+    return model.with_adapters([load_adapter(spec, lora, model) for lora in spec.loras])
+
+
+def load_adapter(spec: ModelSpec, lora: LoraSpec, model: TranslationModel) -> AdapterUse:
+    """A LoRA for a model, at the strengths that were asked for. Raises WeightsError."""
+    adapter = load_lora(spec.find(lora.file, "lora"), model.unet.spatial, model.text.model)
+    return AdapterUse(adapter, lora.unet, lora.text)
+
+
+def _load_parts(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> TranslationModel:
+    base_path, motion_path = spec.find(spec.base, "base"), spec.find(spec.motion, "motion")
+    depth_path = None if spec.depth == STRUCTURE else spec.find(spec.depth, "depth")
+    embeddings = [spec.find(name, "embedding") for name in spec.embeddings]
+    autoencoder_path = _find_unless_base(spec, spec.autoencoder, "autoencoder")
+    text_path = _find_unless_base(spec, spec.text_encoder, "text encoder")
+    for lora in spec.loras:
+        spec.find(lora.file, "lora")
+
+    motion = read_motion(motion_path)
+    base = load_base(base_path, device, dtype)
+    unet = attach_motion(base.unet, motion, device)
+    return TranslationModel(
+        name=base_path.stem,
+        unet=unet.eval().requires_grad_(False),
+        autoencoder=_autoencoder(base, base_path, autoencoder_path, device, dtype),
+        depth=_depth(depth_path, device, dtype),
+        text=_text(spec, base, base_path, text_path, embeddings),
+        schedule=NoiseScheduleConfig(),
+        defaults=ModelDefaults(spec.width, spec.height, spec.steps),
+    )
+
+
+def _find_unless_base(spec: ModelSpec, name: str, part: Part) -> Path | None:
+    return None if name == FROM_BASE else spec.find(name, part)
+
+
+def _autoencoder(
+    base: Base, base_path: Path, path: Path | None, device: torch.device, dtype: torch.dtype
+) -> Autoencoder:
+    if path is not None:
+        return load_autoencoder(path, device, dtype)
+    if base.autoencoder is None:
+        raise WeightsMissingError(
+            f"{base_path} brings no autoencoder: name one (taesd, or a Stable Diffusion 1.5 VAE)"
+        )
+    return base.autoencoder
+
+
+def _depth(path: Path | None, device: torch.device, dtype: torch.dtype) -> DepthEstimator:
+    return StructureMap() if path is None else load_depth(path, device, dtype)
+
+
+def _text(
+    spec: ModelSpec, base: Base, base_path: Path, path: Path | None, embeddings: Sequence[Path]
+) -> TextEncoder:
+    model, folders = base.text, [base_path / "tokenizer", *spec.tokenizers()]
+    if path is not None:
+        file = component(path) if path.is_dir() else open_tensors(path)
+        require(file, Kind.CLIP_TEXT, "the text encoder")
+        unet = base.unet
+        model = load_clip(file.read(), str(file.path), unet.device, unet.dtype)
+        folders = [path, path.parent / "tokenizer", *folders]
+    if model is None:
+        raise WeightsMissingError(
+            f"{base_path} brings no text encoder: name one (the CLIP ViT-L of Stable Diffusion 1.5)"
+        )
+    concepts = dict(load_concept(path) for path in embeddings)
+    return TextEncoder(find_tokenizer(folders), model, spec.clip_skip, concepts)

@@ -1,0 +1,216 @@
+"""Bases in every container: what comes out is what went in, and strict both ways."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from live2diff_core.errors import (
+    WeightsFormatError,
+    WeightsKeyError,
+    WeightsKindError,
+    WeightsMissingError,
+    WeightsValueError,
+)
+from live2diff_core.weights.base import (
+    Base,
+    diffusers_unet_config,
+    ldm_table,
+    load_base,
+    unet_config,
+)
+from live2diff_core.weights.component import component
+from live2diff_core.weights.files import TensorInfo
+from tests import sd15
+
+CPU = torch.device("cpu")
+SHAPES = Path(__file__).parent.parent / "data" / "reference_shapes.json"
+CONFIGURED = (
+    "block_out_channels",
+    "down_block_types",
+    "up_block_types",
+    "layers_per_block",
+    "cross_attention_dim",
+    "in_channels",
+    "out_channels",
+)
+
+
+def load(path: Path, dtype: torch.dtype = torch.float32) -> Base:
+    return load_base(path, CPU, dtype)
+
+
+def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def full_size() -> UNet2DConditionModel:
+    with torch.device("meta"):
+        return UNet2DConditionModel(cross_attention_dim=768)
+
+
+def wider() -> UNet2DConditionModel:
+    """Another depth and other widths than the tiny network's."""
+    with torch.device("meta"):
+        return UNet2DConditionModel(
+            block_out_channels=(32, 64, 96),
+            layers_per_block=3,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=48,
+        )
+
+
+def infos(state: dict[str, Tensor]) -> dict[str, TensorInfo]:
+    return {key: TensorInfo(tuple(t.shape), t.dtype) for key, t in state.items()}
+
+
+# ---- names and sizes
+
+
+@pytest.mark.parametrize("unet", [full_size(), wider(), sd15.tiny_unet().spatial])
+def test_settings_are_read_from_the_tensors_under_both_names(unet):
+    original = {
+        key.removeprefix(sd15.UNET_PREFIX): t for key, t in sd15.original_unet(unet).items()
+    }
+    for config in (
+        unet_config(infos(original), "x"),
+        diffusers_unet_config(infos(unet.state_dict()), "x"),
+    ):
+        assert {n: config[n] for n in CONFIGURED} == {n: unet.config[n] for n in CONFIGURED}
+
+
+def test_all_686_original_names_lead_to_the_networks_own_keys_and_shapes():
+    unet = full_size()
+    original = sd15.original_unet(unet)
+    table = ldm_table([key.removeprefix(sd15.UNET_PREFIX) for key in original], unet.config)
+    shapes = {
+        table[key.removeprefix(sd15.UNET_PREFIX)]: list(t.shape) for key, t in original.items()
+    }
+    assert len(original) == 686
+    assert shapes == json.loads(SHAPES.read_text())["sd15"]
+
+
+# ---- containers
+
+
+@pytest.mark.parametrize(
+    ("name", "wrapped"),
+    [("model.safetensors", False), ("model.ckpt", False), ("model.ckpt", True)],
+)
+def test_a_single_file_gives_unet_and_text_encoder(tmp_path, name, wrapped):
+    state = sd15.checkpoint()
+    if wrapped:
+        torch.save({"state_dict": state, "global_step": 7}, tmp_path / name)
+    else:
+        sd15.save(state, tmp_path / name)
+    base = load(tmp_path / name)
+    assert same(base.unet.state_dict(), sd15.tiny_unet().spatial.state_dict())
+    assert base.text is not None
+    assert same(base.text.state_dict(), sd15.tiny_clip().state_dict())
+    assert base.autoencoder is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_file_of_any_precision_is_loaded_in_the_one_asked_for(tmp_path, dtype):
+    state = {key: t.to(dtype) for key, t in sd15.checkpoint().items()}
+    base = load(sd15.save(state, tmp_path / "a.safetensors"), torch.float16)
+    own = base.unet.state_dict()
+    assert {t.dtype for t in own.values()} == {torch.float16}
+    expected = state[sd15.UNET_PREFIX + "out.2.bias"].half()
+    assert torch.equal(own["conv_out.bias"], expected)
+
+
+def test_a_unet_alone_in_diffusers_names_is_a_base_without_the_rest(tmp_path):
+    state = sd15.tiny_unet().spatial.state_dict()
+    base = load(sd15.save(state, tmp_path / "unet.safetensors"))
+    assert same(base.unet.state_dict(), state)
+    assert (base.text, base.autoencoder) == (None, None)
+
+
+def test_a_diffusers_folder_gives_the_same(tmp_path):
+    base = load(sd15.save_folder(tmp_path / "folder"))
+    assert same(base.unet.state_dict(), sd15.tiny_unet().spatial.state_dict())
+    assert base.text is not None
+    assert same(base.text.state_dict(), sd15.tiny_clip().state_dict())
+
+
+def test_the_loaded_network_computes_what_the_written_one_does(tmp_path):
+    base = load(sd15.save(sd15.checkpoint(), tmp_path / "a.ckpt"))
+    x, text = torch.randn(2, 4, 8, 8), torch.randn(2, 5, sd15.TEXT)
+    ours, theirs = (
+        unet(x, torch.tensor([3, 700]), text).sample
+        for unet in (base.unet, sd15.tiny_unet().spatial)
+    )
+    assert torch.equal(ours, theirs)
+
+
+# ---- what is wrong with a file
+
+
+def broken(tmp_path: Path, change: dict[str, Tensor | None]) -> Path:
+    state = sd15.checkpoint() | {k: v for k, v in change.items() if v is not None}
+    for key, value in change.items():
+        if value is None:
+            del state[key]
+    return sd15.save(state, tmp_path / "broken.safetensors")
+
+
+def test_a_missing_key_is_named(tmp_path):
+    path = broken(tmp_path, {sd15.UNET_PREFIX + "middle_block.0.in_layers.2.bias": None})
+    with pytest.raises(WeightsKeyError, match=r"1 missing \(mid_block\.resnets\.0\.conv1\.bias"):
+        load(path)
+
+
+def test_an_unexpected_key_is_named_although_diffusers_would_drop_it(tmp_path):
+    path = broken(tmp_path, {sd15.UNET_PREFIX + "input_blocks.1.0.gate": torch.ones(3)})
+    with pytest.raises(WeightsKeyError, match=r"1 unexpected .*gate"):
+        load(path)
+
+
+def test_keys_beside_the_networks_are_ignored(tmp_path):
+    path = broken(tmp_path, {"model_ema.decay": torch.ones(()), "betas": torch.ones(1000)})
+    assert same(load(path).unet.state_dict(), sd15.tiny_unet().spatial.state_dict())
+
+
+def test_a_tensor_of_another_shape_is_named_with_both(tmp_path):
+    path = broken(tmp_path, {sd15.UNET_PREFIX + "out.2.bias": torch.ones(5)})
+    with pytest.raises(WeightsKeyError, match=r"conv_out\.bias: expected \(4,\), got \(5,\)"):
+        load(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_nan_and_infinity_are_refused(tmp_path, value):
+    key = sd15.UNET_PREFIX + "time_embed.0.bias"
+    damaged = sd15.checkpoint()[key].clone()
+    damaged[3] = value
+    with pytest.raises(WeightsValueError, match=r"NaN or infinite .*time_embedding\.linear_1"):
+        load(broken(tmp_path, {key: damaged}))
+
+
+def test_an_inpainting_checkpoint_is_named(tmp_path):
+    key = sd15.UNET_PREFIX + "input_blocks.0.0.weight"
+    path = broken(tmp_path, {key: torch.ones(sd15.WIDTHS[0], 9, 3, 3)})
+    with pytest.raises(WeightsKindError, match=r"inpainting.*expected.*base"):
+        load(path)
+
+
+def test_a_folder_without_a_unet_says_what_a_folder_has(tmp_path):
+    with pytest.raises(WeightsFormatError, match="no folder unet: expected a diffusers folder"):
+        load(tmp_path)
+
+
+def test_a_folder_without_weights_says_their_names(tmp_path):
+    with pytest.raises(WeightsMissingError, match=r"diffusion_pytorch_model\.safetensors"):
+        component(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"in_channels": "four"}'])
+def test_a_broken_configuration_is_an_error_of_ours(tmp_path, text):
+    folder = sd15.save_folder(tmp_path / "folder")
+    (folder / "unet" / "config.json").write_text(text)
+    with pytest.raises((WeightsFormatError, WeightsKeyError), match=r"config\.json|does not fit"):
+        load(folder)

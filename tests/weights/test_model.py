@@ -1,0 +1,147 @@
+"""Whole models from parts: every container runs a stream, LoRAs change it, and errors name files."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderTiny
+
+import live2diff_core
+from live2diff_core.config import StepSelection, StreamConfig
+from live2diff_core.errors import WeightsError, WeightsMissingError
+from live2diff_core.models.translator import TranslationModel
+from live2diff_core.stream.session import Session, translate
+from live2diff_core.weights.model import load_model
+from live2diff_core.weights.spec import LoraSpec, ModelSpec
+from tests import sd15
+from tests.tiny import distance, make_frames, same
+
+SIZE = 32
+STEPS = StepSelection((20, 35))
+LAYER = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with everything that a tiny Stable Diffusion 1.5 needs."""
+    folder: Path = tmp_path_factory.mktemp("models")
+    sd15.save(sd15.checkpoint(), folder / "checkpoints" / "single.safetensors")
+    sd15.save(sd15.checkpoint(), folder / "checkpoints" / "pickle.ckpt")
+    sd15.save_folder(folder / "checkpoints" / "folder")
+    sd15.save(sd15.tiny_unet().spatial.state_dict(), folder / "checkpoints" / "unet.safetensors")
+    sd15.save(sd15.reference_motion(sd15.tiny_unet()), folder / "live2diff.ckpt")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        AutoencoderTiny().save_pretrained(folder / "vae_approx" / "taesd")
+        down, up = torch.randn(4, 32), torch.randn(32, 4)
+    lora = {f"lora_unet_{LAYER}.lora_down.weight": down, f"lora_unet_{LAYER}.lora_up.weight": up}
+    sd15.save(lora, folder / "loras" / "mine.safetensors")
+    text = "lora_te_text_model_encoder_layers_0_mlp_fc1"
+    lora = {
+        f"{text}.lora_down.weight": torch.ones(1, sd15.TEXT),
+        f"{text}.lora_up.weight": torch.ones(4 * sd15.TEXT, 1),
+    }
+    sd15.save(lora, folder / "loras" / "words.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spec(models: Path) -> ModelSpec:
+    return ModelSpec(
+        "single", depth="structure", steps=STEPS, models=models, width=SIZE, height=SIZE
+    )
+
+
+@pytest.fixture(scope="module")
+def model(spec: ModelSpec) -> TranslationModel:
+    return load_model(spec)
+
+
+def stream(model: TranslationModel, prompt: str = "a cat") -> list[live2diff_core.Session]:
+    config = StreamConfig(SIZE, SIZE, model.defaults.steps)
+    with Session(model, config, prompt) as session:
+        return list(translate(session, make_frames(11, SIZE, SIZE)))
+
+
+def test_the_package_offers_what_its_readme_uses():
+    assert live2diff_core.load_model is load_model
+    for name in live2diff_core.__all__:
+        assert getattr(live2diff_core, name).__name__ == name
+    with pytest.raises(AttributeError, match="nothing"):
+        live2diff_core.nothing  # noqa: B018
+
+
+def test_a_single_file_runs_a_stream(model):
+    frames = stream(model)
+    assert [frame.index for frame in frames] == list(range(11))
+    assert all(frame.rgb.isfinite().all() for frame in frames)
+    assert model.name == "single"
+
+
+@pytest.mark.parametrize("base", ["pickle", "folder"])
+def test_every_container_gives_the_same_stream(spec, model, base):
+    assert same(stream(load_model(replace(spec, base=base))), stream(model))
+
+
+def test_prompt_and_precision_matter(spec, model):
+    frames = stream(model)
+    assert distance(stream(model, "a dog in the rain"), frames) > 1e-4
+    half = load_model(spec, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    assert 0 < distance(stream(half), frames) < 0.5
+
+
+def test_a_lora_is_merged_at_its_strengths_and_leaves_the_model_without_it(spec, model):
+    changed = load_model(replace(spec, loras=(LoraSpec("mine", 0.5),)))
+    key = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+    lora = live2diff_core.weights.files.read_safetensors(spec.models / "loras/mine.safetensors")
+    up, down = (lora[f"lora_unet_{LAYER}.lora_{side}.weight"] for side in ("up", "down"))
+    expected = model.unet.spatial.state_dict()[key] + 0.5 * up @ down
+    torch.testing.assert_close(changed.unet.spatial.state_dict()[key], expected)
+    assert same(stream(changed.with_adapters([])), stream(model))
+
+
+def test_a_lora_of_the_text_encoder_changes_the_words_alone(spec, model):
+    changed = load_model(replace(spec, loras=(LoraSpec("words", 1.0, 0.5),)))
+    assert changed.unet.spatial is changed.with_adapters([]).unet.spatial
+    assert not torch.equal(changed.text.encode("a cat"), model.text.encode("a cat"))
+    silent = load_model(replace(spec, loras=(LoraSpec("words", 1.0, 0.0),)))
+    assert torch.equal(silent.text.encode("a cat"), model.text.encode("a cat"))
+
+
+def test_the_bundled_model_takes_no_other_parts_than_loras():
+    model = load_model(ModelSpec())
+    assert model.name == load_model(ModelSpec(motion="whatever")).name
+
+
+# ---- what is missing
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"base": "nowhere"}, r"the base nowhere .*checkpoints"),
+        ({"motion": "nowhere"}, r"the motion nowhere .*live2diff"),
+        ({"autoencoder": "nowhere"}, r"the autoencoder nowhere .*vae"),
+        ({"depth": "nowhere"}, r"the depth nowhere .*depth"),
+        ({"loras": (LoraSpec("nowhere"),)}, r"the lora nowhere .*loras"),
+        ({"embeddings": ("nowhere",)}, r"the embedding nowhere .*embeddings"),
+        ({"autoencoder": "base"}, r"single\.safetensors brings no autoencoder"),
+        ({"base": "unet"}, r"unet\.safetensors brings no text encoder"),
+    ],
+)
+def test_a_missing_part_is_named_with_where_it_belongs(spec, change, message):
+    with pytest.raises(WeightsMissingError, match=message):
+        load_model(replace(spec, **change))
+
+
+def test_a_lora_of_another_base_leaves_nothing_changed(spec, models, model):
+    sdxl = "lora_te2_text_model_encoder_layers_0_mlp_fc1"
+    wrong = {
+        f"{sdxl}.lora_down.weight": torch.ones(1, 1280),
+        f"{sdxl}.lora_up.weight": torch.ones(5120, 1),
+    }
+    sd15.save(wrong, models / "loras" / "xl.safetensors")
+    with pytest.raises(WeightsError, match="XL"):
+        load_model(replace(spec, loras=(LoraSpec("xl"),)))
