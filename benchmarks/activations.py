@@ -241,7 +241,7 @@ def resident_errors(size: StreamSize) -> Iterator[float]:
         latent = torch.zeros(1, 4, size.height // 8, size.width // 8)
         decode = resident(lambda m=module, x=latent: m.decode(x))
         measured = {"warm-up": warm_up, "step": push, "decode": decode}
-        yield show(size, torch.float32, f"{kind}, resident", measured)
+        yield show(size, torch.float32, kind, measured)
 
 
 @torch.no_grad()
@@ -275,6 +275,7 @@ def main() -> int:
     errors = [*traced_errors()]
     if options.real:
         width, height = map(int, options.real.split("x"))
+        print("resident memory:")
         errors += resident_errors(StreamSize(width, height, 1))
     worst = max(map(abs, errors))
     print(f"largest error {worst:.1%}, allowed {ALLOWED:.0%}")

@@ -135,6 +135,20 @@ def cache_bytes(
     return 2 * rows * window.slots * values * dtype.itemsize
 
 
+@dataclass(frozen=True, slots=True)
+class FrameShape:
+    """Size of what a stream keeps of a frame: its latents, and the features of its depth."""
+
+    pixels: int
+    latent_channels: int
+    depth_channels: int
+
+    def nbytes(self, latents: int, dtype: torch.dtype) -> int:
+        """Bytes of so many float32 latents, and depth features in the network's dtype."""
+        latent = latents * self.latent_channels * torch.float32.itemsize
+        return self.pixels * (latent + self.depth_channels * dtype.itemsize)
+
+
 class Prefill:
     """Warm-up frames at one denoising step: they see each other and become its rows' sinks.
 

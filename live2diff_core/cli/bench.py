@@ -26,6 +26,7 @@ from .options import (
     Commands,
     add_model_options,
     add_stream_options,
+    check_memory,
     load_model,
     parse_size,
     stream_config,
@@ -84,6 +85,7 @@ def measure(
 ) -> dict[str, Any]:
     """Figures of one size: the whole rate after the warm-up, p50 and p95 of every stage."""
     config = stream_config(options, model, size)
+    check_memory(model, config)
     prompt = options.prompt or next(iter(model.text.styles), "")
     path = options.input or _test_video(folder, size, options.frames + config.window.sinks)
     watch = Stopwatch(time.perf_counter)

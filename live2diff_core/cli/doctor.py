@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Literal
 
@@ -17,8 +17,6 @@ import av
 import cv2
 import torch
 from av.codec import Codec
-from rich.console import Console
-from rich.table import Table
 
 from .. import __version__
 from ..config import StreamConfig
@@ -27,10 +25,10 @@ from ..frames import Frame
 from ..stream.session import Session, translate
 from ..weights import model as weights
 from ..weights.budget import free_memory, in_gb
-from ..weights.spec import ModelSpec, models_folder
+from ..weights.spec import FOLDERS, ModelSpec, models_folder
 from ..weights.styles import load_styles, missing
 from ..weights.text import find_tokenizer
-from .options import Commands, parse_device
+from .options import Commands, parse_device, parse_dtype
 
 BROKEN = 1
 State = Literal["ok", "missing", "failed"]
@@ -93,18 +91,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print(findings: Sequence[Finding]) -> None:
-    table = Table()
-    for name in ("", "part", "state", "what"):
-        table.add_column(name, overflow="fold")
-    group = ""
-    for found in findings:
-        if found.group != group:
-            table.add_section()
-        shown = found.group if found.group != group else ""
-        text = ": ".join(filter(None, (found.text, found.advice)))
-        table.add_row(shown, found.part, found.state, text)
-        group = found.group
-    Console().print(table, markup=False)
+    for group, found in groupby(findings, lambda finding: finding.group):
+        print(group)
+        for one in found:
+            advice = f": {one.advice}" if one.advice else ""
+            print(f"  {one.state:8} {one.part} {one.text}{advice}")
 
 
 # ---- programs and devices
@@ -189,20 +180,21 @@ def files(models: Path) -> Iterator[Finding]:
         yield Finding("files", "CLIP vocabulary", "ok", "is there")
     except WeightsError as error:
         yield Finding("files", "CLIP vocabulary", "missing", "none that works", str(error))
-    folder = Finding("files", "models folder", "ok", str(models))
-    if not models.is_dir():
+    if models.is_dir():
+        yield Finding("files", f"models folder {models}", "ok", "is there")
+    else:
         advice = "make it, or name another with --models or LIVE2DIFF_MODELS"
-        folder = Finding("files", "models folder", "missing", f"there is no {models}", advice)
-    yield folder
+        yield Finding("files", f"models folder {models}", "missing", "is not there", advice)
     lacking = {name: missing(style, models) for name, style in load_styles().items()}
     for entry in dict.fromkeys(chain(*lacking.values())):
         name, _, source = entry.partition(" (")
-        advice = f"put it into {models}, from {source.rstrip(')')}" if source else f"into {models}"
+        place = next(f[0] for part, f in FOLDERS.items() if name.startswith(f"{part} "))
+        advice = f"put it into {models / place}" + f", from {source[:-1]}" * bool(source)
         yield Finding("files", name, "missing", "is not here", advice)
     for style, absent in lacking.items():
         names = ", ".join(entry.partition(" (")[0] for entry in absent)
         if absent:
-            yield Finding("styles", style, "missing", f"lacks {names}", "see its files above")
+            yield Finding("styles", style, "missing", f"lacks {names}", "see files")
         else:
             yield Finding("styles", style, "ok", "complete")
 
@@ -227,8 +219,7 @@ def check_bundled() -> Finding:
 
 def _stream(device: torch.device) -> str | None:
     """What ran; None if a picture is not finite."""
-    dtype = torch.float32 if device.type == "cpu" else torch.float16
-    model = weights.load_model(ModelSpec(), device, dtype)
+    model = weights.load_model(ModelSpec(), device, parse_dtype(None, device))
     prompt = next(iter(model.text.styles), "")
     default = model.defaults
     config = StreamConfig(default.width, default.height, default.steps, default.noise)

@@ -1,6 +1,7 @@
 """Options that several commands share, and what they mean."""
 
 import argparse
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -11,6 +12,7 @@ from ..config import Guidance, StepSelection, StreamConfig
 from ..errors import ConfigError
 from ..models.translator import TranslationModel
 from ..weights import model as weights
+from ..weights.budget import StreamSize, check, model_footprint
 from ..weights.spec import LoraSpec, ModelSpec
 from ..weights.styles import find_style
 
@@ -119,9 +121,10 @@ def model_spec(options: argparse.Namespace) -> ModelSpec:
         "clip_skip": options.clip_skip,
         "models": options.models,
     }
-    size = getattr(options, "size", None)
-    if isinstance(size, tuple):
-        given |= {"width": size[0], "height": size[1]}
+    if options.size is not None:
+        sizes = [options.size] if isinstance(options.size, tuple) else options.size
+        width, height = max(sizes, key=math.prod)
+        given |= {"width": width, "height": height}
     named = {name: value for name, value in given.items() if value is not None}
     spec = ModelSpec(
         loras=tuple(options.lora), embeddings=tuple(options.embedding), download=options.download
@@ -134,8 +137,20 @@ def model_spec(options: argparse.Namespace) -> ModelSpec:
 def load_model(options: argparse.Namespace) -> TranslationModel:
     """The model that the options name. Raises ConfigError, WeightsError or MemoryBudgetError."""
     device = parse_device(options.device)
-    default = torch.float32 if device.type == "cpu" else torch.float16
-    return weights.load_model(model_spec(options), device, DTYPES.get(options.dtype, default))
+    return weights.load_model(model_spec(options), device, parse_dtype(options.dtype, device))
+
+
+def check_memory(model: TranslationModel, config: StreamConfig) -> None:
+    """Raise MemoryBudgetError where a loaded model's device has no room for such a stream.
+
+    Raises FrameSizeError for a size that the model cannot take.
+    """
+    model.check_size(config.width, config.height)
+    loaded = replace(model_footprint(model), weights=0, adapters=0)
+    branches = 2 if config.guidance.mode == "full" else 1
+    steps = len(config.steps.indices)
+    stream = StreamSize(config.width, config.height, steps, branches, config.window)
+    check(loaded, stream, model.device)
 
 
 def stream_config(
@@ -178,6 +193,11 @@ def size_for(width: int, height: int, model: TranslationModel) -> tuple[int, int
     ideal = (area * width / height) ** 0.5, (area * height / width) ** 0.5
     sides = [max(step, round(side / step) * step) for side in ideal]
     return sides[0], sides[1]
+
+
+def parse_dtype(name: str | None, device: torch.device) -> torch.dtype:
+    """A precision by name, or the one that suits a device."""
+    return DTYPES[name or ("float32" if device.type == "cpu" else "float16")]
 
 
 def parse_device(name: str | None) -> torch.device:

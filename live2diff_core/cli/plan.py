@@ -24,7 +24,7 @@ from ..weights.budget import (
 )
 from ..weights.bundled import load_bundled
 from ..weights.spec import LoraSpec, ModelSpec
-from .options import DTYPES, Commands, parse_device, parse_size
+from .options import DTYPES, Commands, parse_device, parse_dtype, parse_size
 
 TOO_LARGE = 1
 PARTS = {
@@ -70,8 +70,7 @@ def add_command(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the plan; 1 if it does not fit."""
     device = parse_device(options.device)
-    default = torch.float32 if device.type == "cpu" else torch.float16
-    model, stream = _asked(options, DTYPES.get(options.dtype, default))
+    model, stream = _asked(options, parse_dtype(options.dtype, device))
     plan = make_plan(model, stream, device)
     if options.json:
         print(json.dumps(plan, indent=2))

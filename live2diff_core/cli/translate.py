@@ -21,6 +21,7 @@ from .options import (
     Commands,
     add_model_options,
     add_stream_options,
+    check_memory,
     load_model,
     parse_size,
     size_for,
@@ -82,6 +83,7 @@ def run(options: argparse.Namespace) -> int:
     with VideoFile(options.input, options.frames) as source:
         size = options.size or size_for(source.info.width, source.info.height, model)
         config = stream_config(options, model, size)
+        check_memory(model, config)
         timeline = _timeline(options, template)
         prompt = timeline.at(0, 0.0).first if timeline else _prompt(options, model, template)
         with Session(model, config, prompt) as session:

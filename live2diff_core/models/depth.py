@@ -14,7 +14,7 @@ from .autoencoder import Autoencoder
 HALF_LIFE = 8  # frames
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean, standard deviation
-HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+AROUND_ZERO = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
 class DepthEstimator(Protocol):
@@ -52,7 +52,7 @@ class DepthNetwork(nn.Module):
         self.square = isinstance(model, DPTForDepthEstimation)
         config: Any = model.config if self.square else model.config.backbone_config
         self.side, self.patch = config.image_size, config.patch_size
-        mean, deviation = HALF if self.square else IMAGENET
+        mean, deviation = AROUND_ZERO if self.square else IMAGENET
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).view(3, 1, 1), persistent=False)
 
@@ -113,6 +113,7 @@ class DepthRange:
         if self.bounds is None or self.rule == "frame":
             self.bounds = extremes
             return extremes
+        extremes = torch.where(extremes.isfinite(), extremes, self.bounds)
         weight = max(1 / self.frames, 1 - 0.5 ** (1 / self.half_life))
         return self.bounds.lerp_(extremes, weight)
 

@@ -7,100 +7,92 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from diffusers import UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextModel
 
 from ..errors import WeightsFormatError, WeightsKindError
 from ..models.autoencoder import Autoencoder
 from .autoencoders import load_autoencoder, vae_from_ldm
-from .component import component, read_config
+from .component import build, component, read_config
 from .files import TensorFile, TensorInfo, open_tensors
 from .inspect import Kind, require
-from .load import load_strict
 from .text import load_clip
 
 UNET, VAE, CLIP = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
+FIRST = "input_blocks.0.0.weight"  # of a UNet in original names
 HEADS, NORM_GROUPS = 8, 32  # of every SD 1.5 network: the two sizes that no tensor tells
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Base:
-    """What a base file or folder gave; text and autoencoder only if they were in it."""
+    """A base that is open: SD 1.5 or a finetune, of which only headers have been read.
 
-    unet: UNet2DConditionModel
-    text: CLIPTextModel | None
-    autoencoder: Autoencoder | None
+    folder: of diffusers, None for a single file. file: the UNet's. prefix: of the UNet's keys in
+    original names, None in diffusers' names. settings: of UNet2DConditionModel.
+    """
+
+    folder: Path | None
+    file: TensorFile
+    prefix: str | None
+    settings: Mapping[str, Any]
+
+    def load_unet(self, device: torch.device, dtype: torch.dtype) -> UNet2DConditionModel:
+        """The UNet, strictly. Raises WeightsError."""
+        state = self.file.read() if self.prefix is None else _read_below(self.file, self.prefix)
+        if self.prefix is not None:
+            table = ldm_table(state, self.settings)
+            state = {table.get(key, key): tensor for key, tensor in state.items()}
+        what = str(self.file.path)
+        return build(UNet2DConditionModel, self.settings, state, what, device, dtype)
+
+    def load_text(self, device: torch.device, dtype: torch.dtype) -> CLIPTextModel | None:
+        """The text encoder, if the base brings one. Raises WeightsError."""
+        if self.folder is None:
+            tensors, what = _read_below(self.file, CLIP), str(self.file.path)
+        elif (self.folder / "text_encoder").is_dir():
+            file = component(self.folder / "text_encoder")
+            tensors, what = file.read(), str(file.path)
+        else:
+            return None
+        return load_clip(tensors, what, device, dtype) if tensors else None
+
+    def load_autoencoder(self, device: torch.device, dtype: torch.dtype) -> Autoencoder | None:
+        """The VAE, if the base brings one. Raises WeightsError."""
+        if self.folder is None:
+            tensors = _read_below(self.file, VAE)
+            return vae_from_ldm(tensors, str(self.file.path), device, dtype) if tensors else None
+        vae = self.folder / "vae"
+        return load_autoencoder(vae, device, dtype) if vae.is_dir() else None
 
 
-def load_base(path: Path, device: torch.device, dtype: torch.dtype) -> Base:
-    """Load SD 1.5 or a finetune: a file in original or diffusers names, or a diffusers folder.
+def open_base(path: Path) -> Base:
+    """Open SD 1.5 or a finetune: a file in original or diffusers names, or a diffusers folder.
 
-    Widths and depth are read from the tensors. Raises WeightsError; other bases are named.
+    Widths and depth are read from the shapes, or from the folder's config.json. Raises
+    WeightsError; other bases are named.
     """
     if path.is_dir():
-        return _load_folder(path, device, dtype)
+        return _open_folder(path)
     file = open_tensors(path)
     require(file, (Kind.SD15, Kind.SD15_UNET), "the base")
-    if any(key.startswith(UNET) for key in file.infos):
-        return _load_single(file, device, dtype)
-    return Base(_unet_from(file, file.infos, device, dtype), None, None)
+    for prefix in (UNET, ""):
+        if f"{prefix}{FIRST}" in file.infos:
+            return Base(None, file, prefix, unet_config(_below(file.infos, prefix), str(path)))
+    return Base(None, file, None, diffusers_unet_config(file.infos, str(path)))
 
 
-def _load_single(file: TensorFile, device: torch.device, dtype: torch.dtype) -> Base:
-    what = str(file.path)
-    infos = _below(file.infos, UNET)
-    with init_empty_weights():
-        unet = UNet2DConditionModel(**unet_config(infos, what))
-    table = ldm_table(infos, unet.config)
-    state = {table.get(key, key): tensor for key, tensor in _read_below(file, UNET).items()}
-    nn.Module.to(unet, dtype)  # diffusers' own warns of precision for every network
-    load_strict(unet, state, what, device)
-    clip, vae = _read_below(file, CLIP), _read_below(file, VAE)
-    return Base(
-        unet,
-        load_clip(clip, what, device, dtype) if clip else None,
-        vae_from_ldm(vae, what, device, dtype) if vae else None,
-    )
-
-
-def _load_folder(path: Path, device: torch.device, dtype: torch.dtype) -> Base:
-    if not (path / "unet").is_dir():
+def _open_folder(path: Path) -> Base:
+    unet = path / "unet"
+    if not unet.is_dir():
         raise WeightsFormatError(
             f"{path} has no folder unet: expected a diffusers folder (unet, text_encoder, vae, "
             "tokenizer) or a single .safetensors or .ckpt file"
         )
-    file = component(path / "unet")
+    file = component(unet)
     require(file, Kind.SD15_UNET, "the base")
-    text, vae = path / "text_encoder", path / "vae"
-    clip = component(text) if text.is_dir() else None
-    return Base(
-        _unet_from(file, file.infos, device, dtype, read_config(path / "unet")),
-        load_clip(clip.read(), str(clip.path), device, dtype) if clip else None,
-        load_autoencoder(vae, device, dtype) if vae.is_dir() else None,
-    )
-
-
-def _unet_from(
-    file: TensorFile,
-    infos: Mapping[str, TensorInfo],
-    device: torch.device,
-    dtype: torch.dtype,
-    config: Mapping[str, Any] | None = None,
-) -> UNet2DConditionModel:
-    """A UNet in diffusers' names; its settings come from config.json or from the shapes."""
-    what = str(file.path)
-    settings = dict(config) if config is not None else diffusers_unet_config(infos, what)
-    try:
-        with init_empty_weights():
-            unet = UNet2DConditionModel.from_config(settings)
-    except (TypeError, ValueError, KeyError) as error:
-        raise WeightsFormatError(f"{what}: its config.json describes no UNet: {error}") from error
-    nn.Module.to(unet, dtype)
-    load_strict(unet, file.read(), what, device)
-    return unet
+    return Base(path, file, None, read_config(unet))
 
 
 def unet_config(infos: Mapping[str, TensorInfo], what: str) -> dict[str, Any]:
@@ -121,7 +113,7 @@ def unet_config(infos: Mapping[str, TensorInfo], what: str) -> dict[str, Any]:
             for key, info in infos.items()
             if key.endswith("attn2.to_k.weight") and len(info.shape) == 2
         )
-        channels = infos["input_blocks.0.0.weight"].shape[1], infos["out.2.weight"].shape[0]
+        channels = infos[FIRST].shape[1], infos["out.2.weight"].shape[0]
     except (KeyError, IndexError, StopIteration) as error:
         raise WeightsKindError(f"{what} holds no Stable Diffusion 1.5 UNet") from error
     return _settings(widths, attended, stride - 1, text, channels)

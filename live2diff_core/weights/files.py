@@ -1,12 +1,15 @@
 """Tensor files: what is in them from their headers, and their tensors without copies."""
 
+import hashlib
 import logging
 import pickle
 import re
 import struct
+import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +24,7 @@ logger = logging.getLogger(__name__)
 Container = Literal["safetensors", "pickle"]
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 SUFFIXES = (".safetensors", *PICKLES)
+LONGEST_KEY = 1000  # joined from nested dictionaries
 
 DTYPES = {
     "F64": torch.float64,
@@ -42,8 +46,7 @@ DAMAGED = (
     RuntimeError,
     ValueError,
     TypeError,
-    KeyError,
-    IndexError,
+    LookupError,
     AttributeError,
     AssertionError,
     OverflowError,
@@ -56,6 +59,9 @@ DAMAGED = (
 )
 
 
+CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # bytes that no text has
+
+
 class _Ignored:
     """Stands for what trainers leave in a checkpoint beside its tensors; holds and does nothing."""
 
@@ -63,6 +69,13 @@ class _Ignored:
         return super().__new__(cls)
 
     def __setstate__(self, _: object) -> None: ...
+
+
+class _Parameters(dict[str, Any]):
+    """Stands for torch's ParameterDict, in which early textual inversions keep their vectors."""
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.update(state["_parameters"])
 
 
 # Names in published Stable Diffusion checkpoints that torch does not know to be harmless. Each is
@@ -74,8 +87,8 @@ IGNORED = (
     "numpy.dtype",
     "numpy.dtypes.Float64DType",
     "numpy.dtypes.Int64DType",
-    "_codecs.encode",
 )
+PARAMETERS = "torch.nn.modules.container.ParameterDict"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +116,7 @@ class TensorFile:
     @property
     def parameters(self) -> int:
         """Values in all tensors."""
-        return sum(_count(info.shape) for info in self.infos.values())
+        return sum(prod(info.shape) for info in self.infos.values())
 
     def read(self, keys: Iterable[str] | None = None) -> dict[str, Tensor]:
         """Tensors on the CPU, all or the named ones; what is not touched is not read from disk.
@@ -128,17 +141,12 @@ def open_tensors(path: Path) -> TensorFile:
     WeightsFormatError for anything that is not such a file, WeightsCodeError for a pickle that
     needs more than tensors and plain containers.
     """
-    if not path.exists():
-        raise WeightsMissingError(f"there is no file {path}")
-    if path.is_dir():
-        raise WeightsFormatError(f"{path} is a folder, expected a file ({', '.join(SUFFIXES)})")
-    try:
-        with path.open("rb") as file:
-            start = file.read(512)
-    except OSError as error:
-        raise WeightsFormatError(f"{path} cannot be read: {error}") from error
+    start = _start(path)
     _refuse_text(path, start)
-    if path.suffix.lower() in PICKLES or start[:4] == b"PK\x03\x04":
+    zipped = start[:4] == b"PK\x03\x04"
+    if zipped and path.suffix == SUFFIXES[0]:  # torch goes by the name and would fail
+        raise WeightsFormatError(f"{path} is a torch pickle by content: rename it to .ckpt")
+    if zipped or (path.suffix.lower() in PICKLES and start[8:9] != b"{"):
         return _open_pickle(path)
     return _open_safetensors(path)
 
@@ -155,6 +163,18 @@ def read_safetensors(*paths: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def sha256(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal. Raises WeightsFormatError if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except OSError as error:
+        raise WeightsFormatError(f"{path} cannot be read: {error}") from error
+    return digest.hexdigest()
+
+
 def some(keys: Iterable[str], shown: int = 5) -> str:
     """The first few keys, and how many more there are."""
     keys = list(keys)
@@ -162,8 +182,21 @@ def some(keys: Iterable[str], shown: int = 5) -> str:
     return ", ".join(keys[:shown]) + more
 
 
+def _start(path: Path) -> bytes:
+    try:
+        if not path.exists():
+            raise WeightsMissingError(f"there is no file {path}")
+        if not path.is_file():
+            kind = "a folder" if path.is_dir() else "no regular file"
+            raise WeightsFormatError(f"{path} is {kind}, expected a file ({', '.join(SUFFIXES)})")
+        with path.open("rb") as file:
+            return file.read(512)
+    except OSError as error:
+        raise WeightsFormatError(f"{path} cannot be read: {error}") from error
+
+
 def _refuse_text(path: Path, start: bytes) -> None:
-    """Web pages and pointers that were saved under a model's name."""
+    """Web pages, pointers and other text that was saved under a model's name, and GGUF."""
     if not start:
         raise WeightsFormatError(f"{path} is empty: download it again")
     if start.startswith(b"version https://git-lfs"):
@@ -175,6 +208,12 @@ def _refuse_text(path: Path, start: bytes) -> None:
             f"{path} is a web page, not weights: download the file itself (a page often comes "
             "instead when a licence must be accepted or a login is needed)"
         )
+    if start.startswith(b"GGUF"):
+        raise WeightsFormatError(
+            f"{path} is a GGUF file, which is not supported: take a .safetensors version of it"
+        )
+    if path.suffix.lower() not in PICKLES and not CONTROL.search(start):
+        raise WeightsFormatError(f"{path} is a text file, not weights: download the file itself")
 
 
 def _open_safetensors(path: Path) -> TensorFile:
@@ -197,9 +236,10 @@ def _info(path: Path, dtype: str, shape: Iterable[int]) -> TensorInfo:
 
 
 def _open_pickle(path: Path) -> TensorFile:
-    harmless: list[Any] = [(_Ignored, name) for name in IGNORED]
+    harmless: list[Any] = [(_Parameters, PARAMETERS), *((_Ignored, name) for name in IGNORED)]
     try:
-        with torch.serialization.safe_globals(harmless):
+        with torch.serialization.safe_globals(harmless), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # pickle protocols, beta tensor layouts
             content = torch.load(
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
@@ -212,23 +252,43 @@ def _open_pickle(path: Path) -> TensorFile:
             ) from error
         raise WeightsFormatError(
             f"{path} cannot be read as a torch file ({type(error).__name__}): it is cut off, "
-            "damaged or something else; download it again"
+            "damaged or something else, of which nothing was run; download it again"
         ) from error
     if not isinstance(content, Mapping):
         raise WeightsFormatError(f"{path} holds {type(content).__name__}, expected named tensors")
     inner = content.get("state_dict")
-    tensors = dict(_flatten(inner if isinstance(inner, Mapping) else content))
+    tensors = _flatten(path, inner if isinstance(inner, Mapping) else content)
     infos = {key: TensorInfo(tuple(t.shape), t.dtype) for key, t in tensors.items()}
     return TensorFile(path, "pickle", infos, {}, tensors)
 
 
-def _flatten(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    for key, value in content.items():
-        if isinstance(value, Tensor):
-            yield f"{prefix}{key}", value.detach()
-        elif isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
+def _flatten(path: Path, content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Tensors of nested dictionaries. Raises WeightsFormatError where names are not their own."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    waiting = [("", content)]
+    while waiting:
+        prefix, level = waiting.pop()
+        if id(level) in seen:
+            raise WeightsFormatError(f"{path} holds the dictionary {prefix!r} in two places")
+        seen.add(id(level))
+        for key, value in level.items():
+            if not isinstance(value, Tensor | Mapping):
+                continue
+            if not isinstance(key, str | int) or len(name := f"{prefix}{key}") > LONGEST_KEY:
+                raise WeightsFormatError(f"{path} holds tensors under keys that are no names")
+            if isinstance(value, Mapping):
+                waiting.append((f"{name}.", value))
+            elif name in found:
+                raise WeightsFormatError(f"{path} holds the key {name} twice")
+            else:
+                found[name] = _plain(path, name, value)
+    return found
 
 
-def _count(shape: tuple[int, ...]) -> int:
-    return int(torch.Size(shape).numel())
+def _plain(path: Path, key: str, tensor: Tensor) -> Tensor:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise WeightsFormatError(
+            f"{path} holds {key} as a sparse, quantized or empty tensor, expected plain numbers"
+        )
+    return tensor.detach()

@@ -1,6 +1,7 @@
 """A translation model from its parts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,7 +14,8 @@ from ..models.depth import DepthEstimator, StructureMap
 from ..models.text import TextEncoder
 from ..models.translator import ModelDefaults, TranslationModel
 from .autoencoders import load_autoencoder
-from .base import Base, load_base
+from .base import Base, open_base
+from .budget import Parts, StreamSize, check, files_footprint, merged_bytes, model_footprint
 from .bundled import load_bundled
 from .component import component
 from .depth import load_depth
@@ -32,7 +34,8 @@ def load_model(
 ) -> TranslationModel:
     """Load every part that a specification names and put them together.
 
-    All files are found before one is read. Raises WeightsError, in which case nothing is kept.
+    All files are found, and memory for them and for a stream of the default size is looked for,
+    before one is read. Raises WeightsError and MemoryBudgetError, in which case nothing is kept.
     """
     device = torch.device(device)
     if spec.base == BUNDLED:
@@ -41,7 +44,10 @@ def load_model(
         model = _load_parts(spec, device, dtype)
     if not spec.loras:
         return model
-    return model.with_adapters([load_adapter(spec, lora, model) for lora in spec.loras])
+    uses = [load_adapter(spec, lora, model) for lora in spec.loras]
+    merged = merged_bytes((u.adapter for u in uses), model.unet.spatial, model.text.model, dtype)
+    check(replace(model_footprint(model), weights=0, adapters=merged), _stream(spec), device)
+    return model.with_adapters(uses)
 
 
 def load_adapter(spec: ModelSpec, lora: LoraSpec, model: TranslationModel) -> AdapterUse:
@@ -59,18 +65,24 @@ def _load_parts(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Tr
     for lora in spec.loras:
         spec.find(lora.file, "lora")
 
+    parts = Parts(base_path, motion_path, autoencoder_path, depth_path, text_path)
+    check(files_footprint(parts, dtype), _stream(spec), device)
     motion = read_motion(motion_path)
-    base = load_base(base_path, device, dtype)
-    unet = attach_motion(base.unet, motion, device)
+    base = open_base(base_path)
+    unet = attach_motion(base.load_unet(device, dtype), motion, device)
     return TranslationModel(
         name=base_path.stem,
         unet=unet.eval().requires_grad_(False),
-        autoencoder=_autoencoder(base, base_path, autoencoder_path, device, dtype),
+        autoencoder=_autoencoder(base, autoencoder_path, device, dtype),
         depth=_depth(depth_path, device, dtype),
-        text=_text(spec, base, base_path, text_path, embeddings),
+        text=_text(spec, base, text_path, embeddings, device, dtype),
         schedule=NoiseScheduleConfig(),
         defaults=ModelDefaults(spec.width, spec.height, spec.steps),
     )
+
+
+def _stream(spec: ModelSpec) -> StreamSize:
+    return StreamSize(spec.width, spec.height, len(spec.steps.indices))
 
 
 def _find_unless_base(spec: ModelSpec, name: str, part: Part) -> Path | None:
@@ -78,15 +90,17 @@ def _find_unless_base(spec: ModelSpec, name: str, part: Part) -> Path | None:
 
 
 def _autoencoder(
-    base: Base, base_path: Path, path: Path | None, device: torch.device, dtype: torch.dtype
+    base: Base, path: Path | None, device: torch.device, dtype: torch.dtype
 ) -> Autoencoder:
     if path is not None:
         return load_autoencoder(path, device, dtype)
-    if base.autoencoder is None:
+    own = base.load_autoencoder(device, dtype)
+    if own is None:
         raise WeightsMissingError(
-            f"{base_path} brings no autoencoder: name one (taesd, or a Stable Diffusion 1.5 VAE)"
+            f"{base.file.path} brings no autoencoder: name one (taesd, or a Stable Diffusion 1.5 "
+            "VAE)"
         )
-    return base.autoencoder
+    return own
 
 
 def _depth(path: Path | None, device: torch.device, dtype: torch.dtype) -> DepthEstimator:
@@ -94,18 +108,29 @@ def _depth(path: Path | None, device: torch.device, dtype: torch.dtype) -> Depth
 
 
 def _text(
-    spec: ModelSpec, base: Base, base_path: Path, path: Path | None, embeddings: Sequence[Path]
+    spec: ModelSpec,
+    base: Base,
+    path: Path | None,
+    embeddings: Sequence[Path],
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> TextEncoder:
-    model, folders = base.text, [base_path / "tokenizer", *spec.tokenizers()]
-    if path is not None:
+    folders = [*_tokenizers(base.folder), *_tokenizers(path), *spec.tokenizers()]
+    if path is None:
+        model = base.load_text(device, dtype)
+    else:
         file = component(path) if path.is_dir() else open_tensors(path)
         require(file, Kind.CLIP_TEXT, "the text encoder")
-        unet = base.unet
-        model = load_clip(file.read(), str(file.path), unet.device, unet.dtype)
-        folders = [path, path.parent / "tokenizer", *folders]
+        model = load_clip(file.read(), str(file.path), device, dtype)
     if model is None:
         raise WeightsMissingError(
-            f"{base_path} brings no text encoder: name one (the CLIP ViT-L of Stable Diffusion 1.5)"
+            f"{base.file.path} brings no text encoder: name one (the CLIP ViT-L of Stable "
+            "Diffusion 1.5)"
         )
     concepts = dict(load_concept(path) for path in embeddings)
     return TextEncoder(find_tokenizer(folders), model, spec.clip_skip, concepts)
+
+
+def _tokenizers(path: Path | None) -> list[Path]:
+    """Where a folder, or the folder around a text encoder's, may hold the tokenizer."""
+    return [] if path is None else [path / "tokenizer", path, path.parent / "tokenizer"]

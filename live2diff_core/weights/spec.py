@@ -116,7 +116,9 @@ class ModelSpec:
         hub_id = WELL_KNOWN.get(name, name)
         if is_hub_id(hub_id):
             patterns = PATTERNS.get(part, WHOLE)
-            return hub.fetch(hub_id, patterns, download=self.download, folder=places[0])
+            found_here = Path(hub_id).stem == name  # a file of its own name, else a folder's
+            folder = places[0] if found_here else places[0] / Path(name).name
+            return hub.fetch(hub_id, patterns, download=self.download, folder=folder)
         raise WeightsMissingError(
             f"the {part} {name} is not here: put it into {places[0]}, or give its path or hub id"
         )

@@ -5,7 +5,10 @@ import pytest
 from live2diff_core import __version__, errors
 from live2diff_core.cli import main, parity
 
-COMMANDS = ("translate", "demo", "parity", "bench", "train")
+COMMANDS = (
+    *("translate", "demo", "inspect", "plan", "doctor"),
+    *("convert", "parity", "bench", "train"),
+)
 
 
 def stopped(arguments: list[str]) -> int | str | None:

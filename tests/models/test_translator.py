@@ -50,4 +50,6 @@ def test_depth_features_are_the_mapped_latents_of_the_structure_map():
     assert features.shape == (2, 32, 4, 6)
     expected = model.unet.depth_mapping(depth_latent(model.autoencoder, model.depth(rgb)))
     assert torch.equal(features, expected)
-    torch.testing.assert_close(model.depth_features(rgb[1:], DepthRange()), features[1:], rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        model.depth_features(rgb[1:], DepthRange()), features[1:], rtol=0, atol=1e-5
+    )

@@ -1,12 +1,14 @@
 """Bases in every container: what comes out is what went in, and strict both ways."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
+from transformers import CLIPTextModel
 
 from live2diff_core.errors import (
     WeightsFormatError,
@@ -15,11 +17,11 @@ from live2diff_core.errors import (
     WeightsMissingError,
     WeightsValueError,
 )
+from live2diff_core.models.autoencoder import Autoencoder
 from live2diff_core.weights.base import (
-    Base,
     diffusers_unet_config,
     ldm_table,
-    load_base,
+    open_base,
     unet_config,
 )
 from live2diff_core.weights.component import component
@@ -39,8 +41,17 @@ CONFIGURED = (
 )
 
 
-def load(path: Path, dtype: torch.dtype = torch.float32) -> Base:
-    return load_base(path, CPU, dtype)
+@dataclass(frozen=True)
+class Loaded:
+    unet: UNet2DConditionModel
+    text: CLIPTextModel | None
+    autoencoder: Autoencoder | None
+
+
+def load(path: Path, dtype: torch.dtype = torch.float32) -> Loaded:
+    base = open_base(path)
+    loaders = (base.load_unet, base.load_text, base.load_autoencoder)
+    return Loaded(*(loader(CPU, dtype) for loader in loaders))
 
 
 def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
@@ -122,6 +133,14 @@ def test_a_file_of_any_precision_is_loaded_in_the_one_asked_for(tmp_path, dtype)
     assert {t.dtype for t in own.values()} == {torch.float16}
     expected = state[sd15.UNET_PREFIX + "out.2.bias"].half()
     assert torch.equal(own["conv_out.bias"], expected)
+
+
+def test_a_unet_alone_in_original_names_is_a_base_with_or_without_their_prefix(tmp_path):
+    state = sd15.original_unet(sd15.tiny_unet().spatial)
+    bare = {key.removeprefix(sd15.UNET_PREFIX): tensor for key, tensor in state.items()}
+    for name, tensors in (("a", state), ("b", bare)):
+        base = load(sd15.save(tensors, tmp_path / f"{name}.safetensors"))
+        assert same(base.unet.state_dict(), sd15.tiny_unet().spatial.state_dict())
 
 
 def test_a_unet_alone_in_diffusers_names_is_a_base_without_the_rest(tmp_path):
@@ -212,5 +231,7 @@ def test_a_folder_without_weights_says_their_names(tmp_path):
 def test_a_broken_configuration_is_an_error_of_ours(tmp_path, text):
     folder = sd15.save_folder(tmp_path / "folder")
     (folder / "unet" / "config.json").write_text(text)
-    with pytest.raises((WeightsFormatError, WeightsKeyError), match=r"config\.json|does not fit"):
+    with pytest.raises(
+        (WeightsFormatError, WeightsKeyError), match=r"config\.json|does not fit|describe no"
+    ):
         load(folder)

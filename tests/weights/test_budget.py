@@ -160,7 +160,7 @@ def test_loras_of_the_full_size_add_the_weights_that_they_change(tmp_path):
 
 
 def test_activations_are_near_to_what_is_alive_at_once():
-    size, model = StreamSize(256, 128, 3), replace(sd15_half(), depth=0)
+    size, model = StreamSize(256, 128, 1), replace(sd15_half(), depth=0)
     alive = network_bytes(size, HALF) | picture_bytes("taesd", size, HALF)
     assert estimate(model, size).activations == pytest.approx(max(alive.values()), rel=0.03)
 
@@ -181,6 +181,16 @@ def test_a_picture_or_the_depth_network_may_need_more_than_the_unet():
 def test_free_memory_of_the_cpu_is_what_the_system_has_available(monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=12345))
     assert free_memory(CPU) == 12345
+
+
+def test_free_memory_of_an_accelerator_counts_what_torch_holds_back(monkeypatch):
+    for name, value in (
+        ("get_memory_info", (1000, 9000)),
+        ("memory_reserved", 500),
+        ("memory_allocated", 200),
+    ):
+        monkeypatch.setattr(torch.accelerator, name, lambda _, value=value: value)
+    assert free_memory(torch.device("xpu")) == 1300
 
 
 def give(monkeypatch: pytest.MonkeyPatch, free: float) -> None:

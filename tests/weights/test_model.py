@@ -1,4 +1,4 @@
-"""Whole models from parts: every container runs a stream, LoRAs change it, and errors name files."""
+"""Whole models from parts: every container runs a stream, LoRAs change it, errors name files."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,0 +1,313 @@
+"""How much memory a model and a stream take, told before anything is loaded.
+
+Weights and cache are counted, activations estimated: the values that are alive at once are
+proportional to the rows and pixels of what runs, with the coefficients below. The attention over
+pixels is fused and adds nothing that grows with their square. `benchmarks/activations.py` measures
+the coefficients on networks of full size and compares.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+import psutil
+import torch
+from accelerate import init_empty_weights
+from diffusers import UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from ..cache import FrameShape, cache_bytes
+from ..config import MAX_STEPS, AttentionWindow
+from ..errors import ConfigError, FrameSizeError, MemoryBudgetError
+from ..models.adapters import Adapter
+from ..models.autoencoder import BlockCosineAutoencoder, KLAutoencoder, TinyAutoencoder
+from ..models.translator import TranslationModel
+from ..models.unet import MotionConfig, StreamingUNet
+from .base import open_base
+from .component import component, empty
+from .files import open_tensors
+from .inspect import inspect
+from .kinds import Kind
+from .lora import load_lora
+from .motion import motion_config, read_motion
+
+# Values alive at once:
+NETWORK = 28  # in the UNet, for each row and value of its first feature map
+PICTURE: dict[type, int] = {  # in the autoencoder, for each pixel
+    TinyAutoencoder: 198,
+    KLAutoencoder: 768,
+    BlockCosineAutoencoder: 10,
+}
+DEPTH = 46_000_000  # in DPT-hybrid, which sees every frame at 384x384
+
+FACTOR = 8  # pixels of a latent's side, of every autoencoder for Stable Diffusion
+# Parameters besides UNet and text model, for models whose files are not here yet.
+PARAMETERS = {"taesd": 2_445_063, "sd": 83_653_863, "dpt_hybrid": 122_377_985}
+TAESD = (Kind.TAESD, Kind.TAESD_ENCODER, Kind.TAESD_DECODER)
+AUTOENCODERS: dict[str, type] = {"taesd": TinyAutoencoder, "sd": KLAutoencoder}
+LARGEST_SIDE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Bytes of a model and one stream on it.
+
+    adapters: weights that LoRAs are merged into, beside the originals. cache: what the stream keeps
+    from frame to frame; a change of its prompt needs that once more while it is made. activations:
+    most of what is alive at once besides, which is in the warm-up.
+    """
+
+    weights: int
+    adapters: int
+    cache: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.adapters + self.cache + self.activations
+
+    def __str__(self) -> str:
+        return (
+            f"{in_gb(self.total)} (weights {in_gb(self.weights)}, LoRAs {in_gb(self.adapters)}, "
+            f"cache {in_gb(self.cache)}, activations {in_gb(self.activations)})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSize:
+    """What a stream's memory follows from; branches: 2 with full guidance, else 1."""
+
+    width: int
+    height: int
+    steps: int
+    branches: int = 1
+    window: AttentionWindow = field(default_factory=AttentionWindow)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= MAX_STEPS or min(self.width, self.height) < 1:
+            raise ConfigError(f"sizes are above 0 and steps 1 to {MAX_STEPS}, got {self}")
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height} with {self.steps} step{'s' * (self.steps > 1)}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Footprint:
+    """What a model's memory follows from. unet: may be on the meta device.
+
+    weights, adapters: bytes. picture, depth: values that are alive in the autoencoder for each
+    pixel, and in the depth network.
+    """
+
+    unet: StreamingUNet
+    dtype: torch.dtype
+    weights: int
+    picture: int
+    adapters: int = 0
+    depth: int = DEPTH
+    factor: int = FACTOR
+
+    @property
+    def size_multiple(self) -> int:
+        """Width and height in pixels must be multiples of this."""
+        return self.factor * self.unet.size_multiple
+
+
+# ---- of what
+
+
+def sd15_footprint(dtype: torch.dtype, autoencoder: str, loras: Sequence[Path] = ()) -> Footprint:
+    """Stable Diffusion 1.5 with Live2Diff's motion weights and DPT-hybrid, without their files.
+
+    autoencoder: taesd or sd. loras: files, of which weights and shapes are looked at. Raises
+    WeightsError for those.
+    """
+    unet, text = _sd15_networks()
+    parameters = sum(p.numel() for network in (unet, text) for p in network.parameters())
+    parameters += PARAMETERS[autoencoder] + PARAMETERS["dpt_hybrid"]
+    adapters = [load_lora(path, unet.spatial, text) for path in loras]
+    return Footprint(
+        unet=unet,
+        dtype=dtype,
+        weights=parameters * dtype.itemsize,
+        picture=PICTURE[AUTOENCODERS[autoencoder]],
+        adapters=merged_bytes(adapters, unet.spatial, text, dtype),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Files and folders of a model; None: the base's own, or for depth none at all."""
+
+    base: Path
+    motion: Path
+    autoencoder: Path | None = None
+    depth: Path | None = None
+    text: Path | None = None
+
+
+def files_footprint(parts: Parts, dtype: torch.dtype) -> Footprint:
+    """A base with motion weights from their headers, LoRAs apart. Raises WeightsError."""
+    paths = (parts.base, parts.motion, parts.depth, parts.text)
+    parameters = sum(stored_parameters(path) for path in paths if path is not None)
+    picture = PICTURE[KLAutoencoder]
+    if parts.autoencoder is not None:
+        autoencoder = inspect(parts.autoencoder)
+        parameters += autoencoder.parameters
+        if autoencoder.kind in TAESD:
+            picture = PICTURE[TinyAutoencoder]
+    return Footprint(
+        unet=_network(parts.base, parts.motion),
+        dtype=dtype,
+        weights=parameters * dtype.itemsize,
+        picture=picture,
+        depth=0 if parts.depth is None else DEPTH,
+    )
+
+
+def stored_parameters(path: Path) -> int:
+    """Values in a file, in a network's folder, or in a diffusers folder; from the headers."""
+    if not path.is_dir():
+        return open_tensors(path).parameters
+    inside = [path / name for name in ("unet", "text_encoder", "vae") if (path / name).is_dir()]
+    return sum(component(folder).parameters for folder in inside or [path])
+
+
+def _network(base: Path, motion: Path) -> StreamingUNet:
+    settings = open_base(base).settings
+    spatial = empty(UNet2DConditionModel, settings, str(base))
+    with init_empty_weights():
+        return StreamingUNet(spatial, motion_config(read_motion(motion).tensors))
+
+
+def model_footprint(model: TranslationModel) -> Footprint:
+    """A model that is loaded, with its LoRAs."""
+    origin = model.origin or model
+    parts = (origin.unet, origin.text, origin.autoencoder, origin.depth)
+    modules = [part for part in parts if isinstance(part, nn.Module)]
+    weights = sum(parameter.nbytes for module in modules for parameter in module.parameters())
+    adapters = [use.adapter for use in model.adapters]
+    return Footprint(
+        unet=model.unet,
+        dtype=model.dtype,
+        weights=weights,
+        picture=PICTURE[type(model.autoencoder)],
+        adapters=merged_bytes(adapters, model.unet.spatial, model.text.model, model.dtype),
+        depth=DEPTH if model.depth.relative else 0,
+        factor=model.autoencoder.factor,
+    )
+
+
+def merged_bytes(
+    adapters: Iterable[Adapter], unet: nn.Module, text: nn.Module, dtype: torch.dtype
+) -> int:
+    """Bytes of the weights that the adapters are merged into: copies beside the originals."""
+    adapters = list(adapters)
+    own = {"unet": dict(unet.named_parameters()), "text": dict(text.named_parameters())}
+    touched = {("unet", key) for adapter in adapters for key in adapter.unet}
+    touched |= {("text", key) for adapter in adapters for key in adapter.text}
+    return sum(own[part][key].numel() for part, key in touched) * dtype.itemsize
+
+
+@cache
+def _sd15_networks() -> tuple[StreamingUNet, CLIPTextModel]:
+    with torch.device("meta"):
+        spatial = UNet2DConditionModel(cross_attention_dim=768)
+        text = CLIPTextModel(
+            CLIPTextConfig(
+                hidden_size=768,
+                intermediate_size=3072,
+                num_hidden_layers=12,
+                num_attention_heads=12,
+            )
+        )
+        return StreamingUNet(spatial, MotionConfig()), text
+
+
+# ---- how much
+
+
+def estimate(model: Footprint, stream: StreamSize) -> Budget:
+    """Bytes of a model and one stream on it. Raises FrameSizeError for sides that do not fit."""
+    unet, dtype, multiple = model.unet, model.dtype, model.size_multiple
+    if stream.width % multiple or stream.height % multiple:
+        raise FrameSizeError(
+            f"widths and heights are multiples of {multiple} pixels, got "
+            f"{stream.width}x{stream.height}"
+        )
+    height, width = stream.height // model.factor, stream.width // model.factor
+    first = unet.depth_mapping.conv_out.out_channels
+    frame = FrameShape(height * width, int(unet.spatial.config.in_channels), first)
+    shapes, rows = unet.cache_shapes(height, width), stream.steps * stream.branches
+    kept = cache_bytes(shapes, rows, stream.window, dtype)
+    kept += stream.steps * frame.nbytes(2, dtype)
+    kept += stream.window.sinks * frame.nbytes(1, dtype)  # the last inputs, to re-prime from
+    evaluated = max(stream.window.sinks, stream.steps) * stream.branches
+    network = NETWORK * evaluated * frame.pixels * first
+    picture = model.picture * stream.width * stream.height
+    alive = max(network, picture, model.depth)
+    return Budget(model.weights, model.adapters, kept, alive * dtype.itemsize)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a device that can be had now."""
+    if device.type == "cpu":
+        return int(psutil.virtual_memory().available)
+    free: int = torch.accelerator.get_memory_info(device)[0]
+    held = torch.accelerator.memory_reserved(device) - torch.accelerator.memory_allocated(device)
+    return free + int(held)
+
+
+def check(model: Footprint, stream: StreamSize, device: torch.device) -> Budget:
+    """The estimate. Raises MemoryBudgetError, with what would fit, if the device lacks memory."""
+    budget, free = estimate(model, stream), free_memory(device)
+    if budget.total <= free:
+        return budget
+    raise MemoryBudgetError(
+        f"{stream} in {str(model.dtype).removeprefix('torch.')} needs {budget} and {device} has "
+        f"{in_gb(free)} free: {_advice(model, stream, free)}"
+    )
+
+
+def _advice(model: Footprint, stream: StreamSize, free: int) -> str:
+    size, steps = largest_size(model, stream, free), largest_steps(model, stream, free)
+    fitting = [str(replace(stream, width=size[0], height=size[1]))] if size else []
+    fitting += [str(replace(stream, steps=steps))] if steps else []
+    if fitting:
+        return f"{' or '.join(fitting)} would fit"
+    return "no size would fit; close other programs, or choose float16 or another device"
+
+
+def largest_size(model: Footprint, stream: StreamSize, free: int) -> tuple[int, int] | None:
+    """The largest width and height in about the stream's shape that fit at its steps, if any."""
+    fitting = None
+    for size in _sizes(model.size_multiple, stream):
+        if estimate(model, replace(stream, width=size[0], height=size[1])).total > free:
+            break
+        fitting = size
+    return fitting
+
+
+def _sizes(multiple: int, stream: StreamSize) -> Iterator[tuple[int, int]]:
+    """Sizes in about the shape of a stream, growing."""
+    across = stream.width >= stream.height
+    longer, shorter = sorted((stream.width, stream.height), reverse=True)
+    for length in range(multiple, LARGEST_SIDE + 1, multiple):
+        other = max(multiple, round(length * shorter / longer / multiple) * multiple)
+        yield (length, other) if across else (other, length)
+
+
+def largest_steps(model: Footprint, stream: StreamSize, free: int) -> int | None:
+    """The most steps that fit at the stream's size, if any."""
+    counts = range(MAX_STEPS, 0, -1)
+    return next(
+        (n for n in counts if estimate(model, replace(stream, steps=n)).total <= free), None
+    )
+
+
+def in_gb(count: int) -> str:
+    """Bytes in GB of 10^9."""
+    return f"{count / 1e9:.2f} GB"
