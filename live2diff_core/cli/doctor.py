@@ -25,7 +25,7 @@ from ..frames import Frame
 from ..stream.session import Session, translate
 from ..weights import model as weights
 from ..weights.budget import free_memory, in_gb
-from ..weights.spec import FOLDERS, ModelSpec, models_folder
+from ..weights.spec import ModelSpec, models_folder
 from ..weights.styles import load_styles, missing
 from ..weights.text import find_tokenizer
 from .options import Commands, parse_device, parse_dtype
@@ -175,8 +175,9 @@ def _can_encode(encoder: str) -> bool:
 
 def files(models: Path) -> Iterator[Finding]:
     """CLIP's vocabulary, the models folder, and what it lacks for each style."""
+    spec = ModelSpec(models=models)
     try:
-        find_tokenizer(ModelSpec(models=models).tokenizers())
+        find_tokenizer(spec.tokenizers())
         yield Finding("files", "CLIP vocabulary", "ok", "is there")
     except WeightsError as error:
         yield Finding("files", "CLIP vocabulary", "missing", "none that works", str(error))
@@ -185,14 +186,12 @@ def files(models: Path) -> Iterator[Finding]:
     else:
         advice = "make it, or name another with --models or LIVE2DIFF_MODELS"
         yield Finding("files", f"models folder {models}", "missing", "is not there", advice)
-    lacking = {name: missing(style, models) for name, style in load_styles().items()}
-    for entry in dict.fromkeys(chain(*lacking.values())):
-        name, _, source = entry.partition(" (")
-        place = next(f[0] for part, f in FOLDERS.items() if name.startswith(f"{part} "))
-        advice = f"put it into {models / place}" + f", from {source[:-1]}" * bool(source)
-        yield Finding("files", name, "missing", "is not here", advice)
+    lacking = {name: missing(style, style.spec(spec)) for name, style in load_styles().items()}
+    for one in dict.fromkeys(chain(*lacking.values())):
+        advice = f"put it into {one.folder}" + (f", from {one.source}" if one.source else "")
+        yield Finding("files", f"{one.part} {one.name}", "missing", "is not here", advice)
     for style, absent in lacking.items():
-        names = ", ".join(entry.partition(" (")[0] for entry in absent)
+        names = ", ".join(f"{one.part} {one.name}" for one in absent)
         if absent:
             yield Finding("styles", style, "missing", f"lacks {names}", "see files")
         else:

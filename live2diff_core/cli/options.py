@@ -9,12 +9,12 @@ from typing import TypeAlias
 import torch
 
 from ..config import Guidance, StepSelection, StreamConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, WeightsMissingError
 from ..models.translator import TranslationModel
 from ..weights import model as weights
 from ..weights.budget import StreamSize, check, model_footprint
 from ..weights.spec import LoraSpec, ModelSpec
-from ..weights.styles import find_style
+from ..weights.styles import find_style, missing
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -136,8 +136,13 @@ def model_spec(options: argparse.Namespace) -> ModelSpec:
 
 def load_model(options: argparse.Namespace) -> TranslationModel:
     """The model that the options name. Raises ConfigError, WeightsError or MemoryBudgetError."""
-    device = parse_device(options.device)
-    return weights.load_model(model_spec(options), device, parse_dtype(options.dtype, device))
+    device, spec = parse_device(options.device), model_spec(options)
+    if options.style is not None and not spec.download:
+        absent = missing(find_style(options.style), spec)
+        if absent:
+            lacking = "; ".join(map(str, absent))
+            raise WeightsMissingError(f"style {options.style} lacks {len(absent)} files: {lacking}")
+    return weights.load_model(spec, device, parse_dtype(options.dtype, device))
 
 
 def check_memory(model: TranslationModel, config: StreamConfig) -> None:

@@ -76,8 +76,9 @@ def load_strict(
 
 
 def check_finite(state: Mapping[str, Tensor], what: str) -> None:
-    """Raise WeightsValueError if a tensor holds NaN or infinite values."""
-    floating = {k: t for k, t in state.items() if t.is_floating_point() and t.numel()}
+    """Raise WeightsValueError if a tensor that has values holds NaN or infinite ones."""
+    valued = {key: tensor for key, tensor in state.items() if tensor.numel() and not tensor.is_meta}
+    floating = {key: tensor for key, tensor in valued.items() if tensor.is_floating_point()}
     extremes = {key: torch.stack(torch.aminmax(tensor)) for key, tensor in floating.items()}
     bad = [key for key, found in extremes.items() if not torch.isfinite(found).all()]
     if bad:

@@ -23,10 +23,8 @@ from .files import open_tensors
 from .inspect import Kind, require
 from .lora import load_lora
 from .motion import attach_motion, read_motion
-from .spec import LoraSpec, ModelSpec, Part
+from .spec import BUNDLED, FROM_BASE, STRUCTURE, LoraSpec, ModelSpec, Part
 from .text import find_tokenizer, load_clip, load_concept
-
-BUNDLED, FROM_BASE, STRUCTURE = "bundled", "base", "structure"
 
 
 def load_model(

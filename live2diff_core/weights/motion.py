@@ -112,7 +112,10 @@ def convert_motion(source: Path, target: Path) -> int:
     metadata = {"format": FORMAT, "source_sha256": sha256(source)}
     partial = target.with_name(f"{target.name}.partial")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode  # as the user's other files; safetensors makes it private
         save_file({key: tensor.contiguous() for key, tensor in state.items()}, partial, metadata)
+        partial.chmod(mode)
         partial.replace(target)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from ..errors import ConfigError, WeightsMissingError
 from . import hub
 from .files import SUFFIXES
 
+BUNDLED, FROM_BASE, STRUCTURE = "bundled", "base", "structure"  # names that are no files
 Part = Literal["base", "motion", "lora", "autoencoder", "depth", "text encoder", "embedding"]
 
 # Folders below the models folder, as ComfyUI and the reference implementation name them.
@@ -24,6 +25,7 @@ FOLDERS: dict[Part, tuple[str, ...]] = {
     "text encoder": ("text_encoders", "clip"),
     "embedding": ("embeddings",),
 }
+TAESD_FOLDER = "vae_approx"
 TOKENIZERS = ("tokenizer", "clip", "text_encoders")
 # What a diffusers or transformers folder consists of; a hub holds more than that.
 PATTERNS: dict[Part, tuple[str, ...]] = {
@@ -89,7 +91,7 @@ class ModelSpec:
     may be fetched.
     """
 
-    base: str = "bundled"
+    base: str = BUNDLED
     motion: str = "live2diff"
     autoencoder: str = "taesd"
     depth: str = "dpt_hybrid_384"
@@ -117,11 +119,16 @@ class ModelSpec:
         if is_hub_id(hub_id):
             patterns = PATTERNS.get(part, WHOLE)
             found_here = Path(hub_id).stem == name  # a file of its own name, else a folder's
-            folder = places[0] if found_here else places[0] / Path(name).name
+            folder = self.folder(name, part) / ("" if found_here else Path(name).name)
             return hub.fetch(hub_id, patterns, download=self.download, folder=folder)
         raise WeightsMissingError(
-            f"the {part} {name} is not here: put it into {places[0]}, or give its path or hub id"
+            f"the {part} {name} is not here: put it into {self.folder(name, part)}, or give its "
+            "path or hub id"
         )
+
+    def folder(self, name: str, part: Part) -> Path:
+        """Where a part belongs."""
+        return self.models / (TAESD_FOLDER if name.startswith("taesd") else FOLDERS[part][0])
 
     def tokenizers(self) -> Sequence[Path]:
         """Folders of the models folder that may hold CLIP's tokenizer."""

@@ -179,6 +179,15 @@ def test_every_part_can_be_named(tmp_path):
     )
 
 
+def test_a_style_whose_files_are_not_here_lists_them_all_with_their_sources(tmp_path):
+    with pytest.raises(WeightsMissingError) as caught:
+        load_model(parsed("--style", "felted", "--depth", "structure", "--models", str(tmp_path)))
+    text = str(caught.value)
+    assert text.startswith("style felted lacks 5 files: base revAnimated_v2RebirthVAE.safetensors")
+    assert "depth" not in text
+    assert f"(from https://civitai.com/api/download/models/86739) into {tmp_path / 'loras'}" in text
+
+
 def test_a_style_gives_what_the_options_leave_open():
     spec = model_spec(parsed("--style", "felted", "--clip-skip", "1", "--lora", "mine"))
     style = find_style("felted")

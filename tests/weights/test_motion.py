@@ -188,6 +188,14 @@ def test_a_conversion_holds_every_key_and_loads_to_the_same_network(tmp_path):
     assert same(beside(attach(target)), beside(sd15.tiny_unet()))
 
 
+def test_a_conversion_can_be_read_by_whom_other_files_can(tmp_path):
+    source = sd15.save(reference(), tmp_path / "live2diff.ckpt")
+    (tmp_path / "plain").touch()
+    convert_motion(source, tmp_path / "out.safetensors")
+    modes = {(tmp_path / name).stat().st_mode for name in ("plain", "out.safetensors")}
+    assert len(modes) == 1
+
+
 def test_a_conversion_names_its_source(tmp_path):
     source = sd15.save(reference(), tmp_path / "live2diff.ckpt")
     convert_motion(source, tmp_path / "out.safetensors")

@@ -87,16 +87,12 @@ def test_a_missing_style_file_is_named(tmp_path):
 
 def test_missing_files_are_listed_with_where_to_get_them(tmp_path):
     style = find_style("felted")
-    lines = missing(style, tmp_path)
-    assert [line.split()[0] for line in lines] == [
-        "base",
-        "motion",
-        "autoencoder",
-        "depth",
-        "lora",
-        "lora",
-    ]
-    assert all("https://" in line for line in lines)
+    absent = missing(style, style.spec(ModelSpec(models=tmp_path)))
+    parts = ["base", "motion", "autoencoder", "depth", "lora", "lora"]
+    assert [one.part for one in absent] == parts
+    assert all(one.source and one.source.startswith("https://") for one in absent)
+    folders = ["checkpoints", "live2diff", "vae_approx", "depth", "loras", "loras"]
+    assert [one.folder for one in absent] == [tmp_path / folder for folder in folders]
 
 
 def test_what_is_there_is_not_missing(tmp_path):
@@ -104,4 +100,8 @@ def test_what_is_there_is_not_missing(tmp_path):
     for file in ("checkpoints/" + style.base, "live2diff.ckpt", "vae_approx/taesd_encoder.pth"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_bytes(b"x")
-    assert [line.split()[0] for line in missing(style, tmp_path)] == ["depth", "lora", "lora"]
+    assert [one.part for one in missing(style, style.spec(ModelSpec(models=tmp_path)))] == [
+        "depth",
+        "lora",
+        "lora",
+    ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...config import StepSelection
 from ...errors import ConfigError, WeightsMissingError
-from ..spec import LoraSpec, ModelSpec, Part
+from ..spec import FROM_BASE, STRUCTURE, LoraSpec, ModelSpec, Part
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -87,28 +87,37 @@ def read_style(path: Path) -> Style:
     return style
 
 
-def missing(style: Style, models: Path) -> list[str]:
-    """What the style needs and the models folder does not hold, each with where to get it."""
-    spec = style.spec(ModelSpec(models=models))
-    wanted: list[tuple[str, Part]] = [
-        (spec.base, "base"),
-        (spec.motion, "motion"),
-        (spec.autoencoder, "autoencoder"),
-        (spec.depth, "depth"),
-        *((lora.file, "lora") for lora in spec.loras),
-    ]
-    absent: list[str] = []
-    for name, part in wanted:
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A part that is not here: where it belongs, and where it can be had from if that is known."""
+
+    part: Part
+    name: str
+    folder: Path
+    source: str | None
+
+    def __str__(self) -> str:
+        origin = f" (from {self.source})" if self.source else ""
+        return f"{self.part} {self.name}{origin} into {self.folder}"
+
+
+def missing(style: Style, spec: ModelSpec) -> list[Missing]:
+    """What a specification with this style names and this computer lacks; nothing is downloaded."""
+    spec = replace(spec, download=False)
+    wanted: list[tuple[Part, str]] = [("base", spec.base), ("motion", spec.motion)]
+    if spec.autoencoder != FROM_BASE:
+        wanted.append(("autoencoder", spec.autoencoder))
+    if spec.depth != STRUCTURE:
+        wanted.append(("depth", spec.depth))
+    wanted += [("lora", lora.file) for lora in spec.loras]
+    sources = {**SOURCES, **style.sources}
+    absent: list[Missing] = []
+    for part, name in wanted:
         try:
             spec.find(name, part)
         except WeightsMissingError:
-            absent.append(f"{part} {name}" + _source(style, name))
+            absent.append(Missing(part, name, spec.folder(name, part), sources.get(name)))
     return absent
-
-
-def _source(style: Style, name: str) -> str:
-    source = {**SOURCES, **style.sources}.get(name)
-    return f" ({source})" if source else ""
 
 
 # Where the parts come from that every style shares.
