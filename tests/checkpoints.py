@@ -76,7 +76,7 @@ def write_component(
 def tensor_file(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype = torch.float16):
     """An opened file, without a file."""
     infos = {key: TensorInfo(tuple(shape), dtype) for key, shape in shapes.items()}
-    return TensorFile(Path("some.safetensors"), "safetensors", infos, {}, None)
+    return TensorFile(Path("some.safetensors"), "safetensors", infos, {})
 
 
 # ---- key tables

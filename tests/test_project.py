@@ -55,6 +55,15 @@ def test_development_runs_on_one_torch() -> None:
     assert constraints()["torch"] == "2.13.0"
 
 
+def test_every_file_of_the_package_is_installed_with_it() -> None:
+    tables = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    patterns = tables["setuptools"]["package-data"]["live2diff_core"]
+    package = ROOT / "live2diff_core"
+    installed = {path for pattern in patterns for path in package.glob(pattern)}
+    files = {path for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert {p for p in files - installed if p.suffix != ".py"} == set()
+
+
 def test_the_licence_is_apache() -> None:
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert PROJECT["license"] == "Apache-2.0"

@@ -106,14 +106,16 @@ class DepthRange:
 
     def _normalise_one(self, depth: Tensor) -> Tensor:
         low, high = self._follow(torch.stack(torch.aminmax(depth)))
+        depth = depth.nan_to_num(nan=0.0)
         return ((2 * depth - low - high) / (high - low).clamp(min=1e-6)).clamp(-1, 1)
 
     def _follow(self, extremes: Tensor) -> Tensor:
+        known = torch.zeros_like(extremes) if self.bounds is None else self.bounds
+        extremes = torch.where(extremes.isfinite(), extremes, known)  # half precision overflows
         self.frames += 1
         if self.bounds is None or self.rule == "frame":
             self.bounds = extremes
             return extremes
-        extremes = torch.where(extremes.isfinite(), extremes, self.bounds)
         weight = max(1 / self.frames, 1 - 0.5 ** (1 / self.half_life))
         return self.bounds.lerp_(extremes, weight)
 

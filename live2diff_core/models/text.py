@@ -107,6 +107,8 @@ class TextEncoder(nn.Module):
                 yield [(token, weight) for token in ids]
 
     def _tokenize(self, text: str) -> Sequence[int]:
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise PromptError(f"the prompt holds characters that are none: {text!r}")
         return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
 
     def _encode_chunks(self, chunks: Sequence[list[Token]]) -> Tensor:

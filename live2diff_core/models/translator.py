@@ -48,11 +48,11 @@ class TranslationModel:
         It shares all that no LoRA touches; what they touch is merged from the origin, so strength
         0 is the origin to the bit. This model stays as it is, so a running session is not
         disturbed: make the variant on another thread, then `Session.update(model=variant)`.
-        Raises ConfigError for a name that is there twice.
+        Raises ConfigError for a LoRA that is there twice.
         """
-        names = [use.adapter.name for use in uses]
-        if len(set(names)) < len(names):
-            raise ConfigError(f"each LoRA can be used once, got {', '.join(names)}")
+        if len({id(use.adapter) for use in uses}) < len(uses):
+            names = ", ".join(use.adapter.name for use in uses)
+            raise ConfigError(f"each LoRA can be used once, got {names}")
         origin = self.origin or self
         spatial = variant(origin.unet.spatial, [(u.adapter.unet, u.unet) for u in uses])
         text = variant(origin.text.model, [(u.adapter.text, u.text) for u in uses])

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from torch import Tensor
 
-from ..errors import WeightsKindError, WeightsMissingError
+from ..errors import WeightsKeyError, WeightsKindError, WeightsMissingError
 from ..models.autoencoder import KLAutoencoder, TinyAutoencoder
 from .component import CONFIG, build, component, network_name, read_config
 from .files import SUFFIXES, TensorFile, open_tensors
@@ -70,11 +70,11 @@ def load_autoencoder(
     file = open_tensors(path)
     kind = require(file, (Kind.VAE, Kind.TAESD, *TAESD_HALVES), PURPOSE).kind
     if kind is Kind.VAE:
-        return vae_from_ldm(_without_prefix(file.read()), str(path), device, dtype)
+        return vae_from_ldm(_without_prefix(file.read(dtype=dtype)), str(path), device, dtype)
     if kind is Kind.TAESD:
-        state, what = file.read(), str(path)
+        state, what = file.read(dtype=dtype), str(path)
     else:
-        state, what = _both_halves(file, kind), f"{path} with its other half"
+        state, what = _both_halves(file, kind, dtype), f"{path} with its other half"
     state = {rename(key, TAESD): tensor for key, tensor in state.items()}
     return _taesd({}, state, what, device, dtype)
 
@@ -88,12 +88,12 @@ def vae_from_ldm(
     autoencoder, WeightsKeyError for missing or unexpected ones.
     """
     state = {key: t for key, t in tensors.items() if not key.startswith(TRAINING)}
-    table = ldm_table(state)
+    table = ldm_table(state, what)
     state = {table.get(key, key): tensor for key, tensor in state.items()}
     return _vae(vae_settings(state, what), state, what, device, dtype)
 
 
-def ldm_table(keys: Iterable[str]) -> dict[str, str]:
+def ldm_table(keys: Iterable[str], what: str) -> dict[str, str]:
     """Original key -> diffusers key of a VAE, as far as diffusers' converter knows the keys.
 
     The converter drops what it does not know without a word, so it is run on the keys themselves.
@@ -101,14 +101,18 @@ def ldm_table(keys: Iterable[str]) -> dict[str, str]:
     names = {key: _Name(key) for key in keys}
     blocks = range(_count(names, "encoder.down.{}.block.0.conv1.weight"))
     sides = {"down_block_types": blocks, "up_block_types": blocks}
-    moved = convert_ldm_vae_checkpoint(names, sides)
+    try:
+        moved = convert_ldm_vae_checkpoint(names, sides)
+    except KeyError as error:  # it takes a downsampler's or upsampler's bias for granted
+        raise WeightsKeyError(f"{what} lacks the key {error}: it is incomplete") from error
     return {str(old): new for new, old in moved.items() if old is not None}
 
 
 def vae_settings(state: Mapping[str, Tensor], what: str) -> dict[str, Any]:
     """Settings of AutoencoderKL from tensors in its own names. Raises WeightsKindError."""
     first = "encoder.down_blocks.{}.resnets.0.conv1.weight"
-    widths = [state[first.format(n)].shape[0] for n in range(_count(state, first))]
+    kernels = [state[first.format(n)] for n in range(_count(state, first))]
+    widths = [kernel.shape[0] for kernel in kernels if kernel.ndim]
     if not widths or "decoder.conv_in.weight" not in state:
         raise WeightsKindError(f"{what} holds no autoencoder of Stable Diffusion")
     channels = state["decoder.conv_in.weight"].shape[1]
@@ -172,7 +176,7 @@ def _from_folder(
     if name == "AutoencoderTiny":
         require(file, Kind.TAESD, PURPOSE)
         settings.pop("block_out_channels", None)  # diffusers writes it, and warns when it reads it
-        return _taesd(settings, file.read(), what, device, dtype)
+        return _taesd(settings, file.read(dtype=dtype), what, device, dtype)
     require(file, Kind.VAE, PURPOSE)
     scale = settings.get("scaling_factor", SCALE)
     if scale != SCALE:
@@ -180,7 +184,7 @@ def _from_folder(
             f"{folder} scales latents by {scale}, expected {SCALE}: it belongs to another base "
             "than Stable Diffusion 1.5 (0.13025 is that of SDXL)"
         )
-    return _vae(settings, file.read(), what, device, dtype)
+    return _vae(settings, file.read(dtype=dtype), what, device, dtype)
 
 
 def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -204,7 +208,7 @@ def _encoder_in(folder: Path) -> Path:
     )
 
 
-def _both_halves(file: TensorFile, kind: Kind) -> dict[str, Tensor]:
+def _both_halves(file: TensorFile, kind: Kind, dtype: torch.dtype) -> dict[str, Tensor]:
     """TAESD from one of its two files and the other one, which lies beside it."""
     own, other, wanted = TAESD_HALVES[kind]
     stem = file.path.stem.replace(own, other)
@@ -220,5 +224,5 @@ def _both_halves(file: TensorFile, kind: Kind) -> dict[str, Tensor]:
     return {
         f"taesd_{half}.{key.removeprefix(f'taesd_{half}.')}": tensor
         for half, part in ((own, file), (other, partner))
-        for key, tensor in part.read().items()
+        for key, tensor in part.read(dtype=dtype).items()
     }

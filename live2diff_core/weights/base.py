@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count, takewhile
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from ..errors import WeightsFormatError, WeightsKindError
+from ..errors import WeightsFormatError, WeightsKeyError, WeightsKindError
 from ..models.autoencoder import Autoencoder
 from .autoencoders import load_autoencoder, vae_from_ldm
 from .component import build, component, read_config
@@ -38,11 +39,21 @@ class Base:
     prefix: str | None
     settings: Mapping[str, Any]
 
+    def parameters(self, text: bool, autoencoder: bool) -> int:
+        """Values in the UNet and in what else is taken, from the headers."""
+        if self.folder is not None:
+            folders = ["text_encoder"] * text + ["vae"] * autoencoder
+            beside = [self.folder / name for name in folders if (self.folder / name).is_dir()]
+            return self.file.parameters + sum(component(folder).parameters for folder in beside)
+        prefixes = (self.prefix or "", *[CLIP] * text, *[VAE] * autoencoder)
+        taken = (info for key, info in self.file.infos.items() if key.startswith(prefixes))
+        return sum(prod(info.shape) for info in taken)
+
     def load_unet(self, device: torch.device, dtype: torch.dtype) -> UNet2DConditionModel:
         """The UNet, strictly. Raises WeightsError."""
-        state = self.file.read() if self.prefix is None else _read_below(self.file, self.prefix)
+        state = _read_below(self.file, self.prefix or "", dtype)
         if self.prefix is not None:
-            table = ldm_table(state, self.settings)
+            table = ldm_table(state, self.settings, str(self.file.path))
             state = {table.get(key, key): tensor for key, tensor in state.items()}
         what = str(self.file.path)
         return build(UNet2DConditionModel, self.settings, state, what, device, dtype)
@@ -50,10 +61,10 @@ class Base:
     def load_text(self, device: torch.device, dtype: torch.dtype) -> CLIPTextModel | None:
         """The text encoder, if the base brings one. Raises WeightsError."""
         if self.folder is None:
-            tensors, what = _read_below(self.file, CLIP), str(self.file.path)
+            tensors, what = _read_below(self.file, CLIP, dtype), str(self.file.path)
         elif (self.folder / "text_encoder").is_dir():
             file = component(self.folder / "text_encoder")
-            tensors, what = file.read(), str(file.path)
+            tensors, what = file.read(dtype=dtype), str(file.path)
         else:
             return None
         return load_clip(tensors, what, device, dtype) if tensors else None
@@ -61,7 +72,7 @@ class Base:
     def load_autoencoder(self, device: torch.device, dtype: torch.dtype) -> Autoencoder | None:
         """The VAE, if the base brings one. Raises WeightsError."""
         if self.folder is None:
-            tensors = _read_below(self.file, VAE)
+            tensors = _read_below(self.file, VAE, dtype)
             return vae_from_ldm(tensors, str(self.file.path), device, dtype) if tensors else None
         vae = self.folder / "vae"
         return load_autoencoder(vae, device, dtype) if vae.is_dir() else None
@@ -77,7 +88,7 @@ def open_base(path: Path) -> Base:
         return _open_folder(path)
     file = open_tensors(path)
     require(file, (Kind.SD15, Kind.SD15_UNET), "the base")
-    for prefix in (UNET, ""):
+    for prefix in (UNET, "diffusion_model.", ""):
         if f"{prefix}{FIRST}" in file.infos:
             return Base(None, file, prefix, unet_config(_below(file.infos, prefix), str(path)))
     return Base(None, file, None, diffusers_unet_config(file.infos, str(path)))
@@ -160,13 +171,16 @@ def _settings(
     }
 
 
-def ldm_table(keys: Iterable[str], config: Mapping[str, Any]) -> dict[str, str]:
+def ldm_table(keys: Iterable[str], config: Mapping[str, Any], what: str) -> dict[str, str]:
     """Original key -> diffusers key of a UNet, as far as diffusers' converter knows the keys.
 
     The converter moves values and never looks at them, so it is run on the keys themselves; what
     it leaves out is unexpected, which it would not say.
     """
-    moved = convert_ldm_unet_checkpoint({f"{UNET}{key}": key for key in keys}, config)
+    try:
+        moved = convert_ldm_unet_checkpoint({f"{UNET}{key}": key for key in keys}, config)
+    except KeyError as error:  # it takes a downsampler's or upsampler's bias for granted
+        raise WeightsKeyError(f"{what} lacks the key {error}: it is incomplete") from error
     return {old: new for new, old in moved.items() if old is not None}
 
 
@@ -178,6 +192,6 @@ def _below(infos: Mapping[str, TensorInfo], prefix: str) -> dict[str, TensorInfo
     return {k.removeprefix(prefix): info for k, info in infos.items() if k.startswith(prefix)}
 
 
-def _read_below(file: TensorFile, prefix: str) -> dict[str, Tensor]:
+def _read_below(file: TensorFile, prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
     keys = [key for key in file.infos if key.startswith(prefix)]
-    return {key.removeprefix(prefix): tensor for key, tensor in file.read(keys).items()}
+    return {key.removeprefix(prefix): tensor for key, tensor in file.read(keys, dtype).items()}

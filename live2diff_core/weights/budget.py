@@ -25,7 +25,7 @@ from ..models.adapters import Adapter
 from ..models.autoencoder import BlockCosineAutoencoder, KLAutoencoder, TinyAutoencoder
 from ..models.translator import TranslationModel
 from ..models.unet import MotionConfig, StreamingUNet
-from .base import open_base
+from .base import Base, open_base
 from .component import component, empty
 from .files import open_tensors
 from .inspect import inspect
@@ -151,8 +151,10 @@ class Parts:
 
 def files_footprint(parts: Parts, dtype: torch.dtype) -> Footprint:
     """A base with motion weights from their headers, LoRAs apart. Raises WeightsError."""
-    paths = (parts.base, parts.motion, parts.depth, parts.text)
+    base = open_base(parts.base)
+    paths = (parts.motion, parts.depth, parts.text)
     parameters = sum(stored_parameters(path) for path in paths if path is not None)
+    parameters += base.parameters(parts.text is None, parts.autoencoder is None)
     picture = PICTURE[KLAutoencoder]
     if parts.autoencoder is not None:
         autoencoder = inspect(parts.autoencoder)
@@ -160,7 +162,7 @@ def files_footprint(parts: Parts, dtype: torch.dtype) -> Footprint:
         if autoencoder.kind in TAESD:
             picture = PICTURE[TinyAutoencoder]
     return Footprint(
-        unet=_network(parts.base, parts.motion),
+        unet=_network(base, parts.motion),
         dtype=dtype,
         weights=parameters * dtype.itemsize,
         picture=picture,
@@ -169,18 +171,14 @@ def files_footprint(parts: Parts, dtype: torch.dtype) -> Footprint:
 
 
 def stored_parameters(path: Path) -> int:
-    """Values in a file, in a network's folder, or in a diffusers folder; from the headers."""
-    if not path.is_dir():
-        return open_tensors(path).parameters
-    inside = [path / name for name in ("unet", "text_encoder", "vae") if (path / name).is_dir()]
-    return sum(component(folder).parameters for folder in inside or [path])
+    """Values in a file or in a network's folder, from the headers."""
+    return (component(path) if path.is_dir() else open_tensors(path)).parameters
 
 
-def _network(base: Path, motion: Path) -> StreamingUNet:
-    settings = open_base(base).settings
-    spatial = empty(UNet2DConditionModel, settings, str(base))
+def _network(base: Base, motion: Path) -> StreamingUNet:
+    spatial = empty(UNet2DConditionModel, base.settings, str(base.file.path))
     with init_empty_weights():
-        return StreamingUNet(spatial, motion_config(read_motion(motion).tensors))
+        return StreamingUNet(spatial, motion_config(read_motion(motion)))
 
 
 def model_footprint(model: TranslationModel) -> Footprint:

@@ -109,6 +109,8 @@ def load_depth(path: Path, device: torch.device, dtype: torch.dtype) -> DepthNet
 
     Raises WeightsError; other depth models are named.
     """
+    if path.is_file() and path.suffix != ".pt" and (path.parent / CONFIG).is_file():
+        path = path.parent  # the weights file of a transformers folder stands for it
     model = _from_folder(path, dtype) if path.is_dir() else _from_midas(path, dtype)
     return DepthNetwork(model).to(device).eval().requires_grad_(False)
 
@@ -116,7 +118,7 @@ def load_depth(path: Path, device: torch.device, dtype: torch.dtype) -> DepthNet
 def _from_midas(path: Path, dtype: torch.dtype) -> Depth:
     file = open_tensors(path)
     require(file, Kind.MIDAS_HYBRID, PURPOSE)
-    config, state = DPTConfig(**MIDAS_HYBRID), from_midas(file.read())
+    config, state = DPTConfig(**MIDAS_HYBRID), from_midas(file.read(dtype=dtype))
     return build(DPTForDepthEstimation, config, state, str(path), dtype)
 
 
@@ -136,7 +138,7 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Depth:
         config = architecture.config.from_dict(local)
     except BAD_SETTINGS as error:
         raise WeightsFormatError(f"{folder / CONFIG} describes no {name}: {error}") from error
-    return build(architecture.network, config, file.read(), str(file.path), dtype)
+    return build(architecture.network, config, file.read(dtype=dtype), str(file.path), dtype)
 
 
 def _refuse_variants(folder: Path, settings: Mapping[str, Any], backbone: str) -> None:
@@ -158,7 +160,7 @@ def from_midas(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed: dict[str, Tensor] = {}
     for key, tensor in state.items():
         fused = MIDAS_FUSED.fullmatch(key)
-        if fused:
+        if fused and tensor.shape[:1].numel() % 3 == 0 and tensor.ndim:
             layer, kind = fused.groups()
             for name, part in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
                 renamed[f"dpt.encoder.layer.{layer}.attention.attention.{name}.{kind}"] = part
@@ -180,6 +182,9 @@ def build(
     WeightsKeyError, WeightsValueError, WeightsFormatError for settings that describe no network.
     """
     check_finite(state, what)
+    integers = [k for k, t in state.items() if k.endswith("weight") and not t.is_floating_point()]
+    if integers:
+        raise WeightsKeyError(f"{what} holds integers (quantised?) in {some(integers)}")
     try:
         with _quiet():
             loaded: Any = network.from_pretrained(

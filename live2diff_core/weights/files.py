@@ -1,4 +1,4 @@
-"""Tensor files: what is in them from their headers, and their tensors without copies."""
+"""Tensor files: what is in them from their headers, and their tensors."""
 
 import hashlib
 import logging
@@ -7,7 +7,7 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -25,6 +25,8 @@ Container = Literal["safetensors", "pickle"]
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 SUFFIXES = (".safetensors", *PICKLES)
 LONGEST_KEY = 1000  # joined from nested dictionaries
+BATCH = 2**28  # bytes of a pickle that are mapped at a time
+PARALLEL = "module."
 
 DTYPES = {
     "F64": torch.float64,
@@ -101,37 +103,58 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TensorFile:
-    """An open tensor file. infos and metadata come from its header; tensors are mapped, not read.
+    """A tensor file of which only the header has been read: infos and metadata.
 
     Keys of nested dictionaries in a pickle are joined with dots; a `state_dict` around the tensors
-    is taken off.
+    and a `module.` before every key are taken off.
     """
 
     path: Path
     container: Container
     infos: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
-    mapped: Mapping[str, Tensor] | None
+    prefix: str = ""
 
     @property
     def parameters(self) -> int:
         """Values in all tensors."""
         return sum(prod(info.shape) for info in self.infos.values())
 
-    def read(self, keys: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """Tensors on the CPU, all or the named ones; what is not touched is not read from disk.
+    def read(
+        self, keys: Iterable[str] | None = None, dtype: torch.dtype | None = None
+    ) -> dict[str, Tensor]:
+        """Tensors on the CPU, all or the named ones, floating ones in `dtype` if one is given.
 
-        They are views of the mapped file: clone what must outlive it. Raises KeyError for a key
-        that is not in `infos`.
+        They are copies: the file may change or vanish afterwards. Little more than they is in
+        memory at a time. Raises KeyError for a key that is not in `infos`.
         """
         wanted = list(self.infos if keys is None else keys)
-        if self.mapped is not None:
-            return {key: self.mapped[key] for key in wanted}
+        if self.container == "pickle":
+            return dict(self._unpickle(wanted, dtype))
         try:
             with safe_open(self.path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in wanted}
+                return {key: _own(file.get_tensor(self.prefix + key), dtype) for key in wanted}
         except (SafetensorError, OSError) as error:
             raise WeightsFormatError(f"{self.path} changed while it was read: {error}") from error
+
+    def _unpickle(
+        self, keys: Sequence[str], dtype: torch.dtype | None
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Pages of a mapped file stay in memory until it is closed: it is opened for each batch."""
+        batches: list[list[str]] = [[]]
+        size = 0
+        for key in keys:
+            size += prod(self.infos[key].shape) * self.infos[key].dtype.itemsize
+            if size > BATCH:
+                batches.append([])
+                size = 0
+            batches[-1].append(key)
+        whole = not zipfile.is_zipfile(self.path)  # the old format cannot be mapped
+        for batch in [list(keys)] if whole else batches:
+            content = _unpickled(self.path)
+            for key in batch:
+                yield key, _own(content[self.prefix + key], dtype)
+            del content
 
 
 def open_tensors(path: Path) -> TensorFile:
@@ -221,7 +244,8 @@ def _open_safetensors(path: Path) -> TensorFile:
         with safe_open(path, framework="pt") as file:
             slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
             infos = {key: _info(path, s.get_dtype(), s.get_shape()) for key, s in slices.items()}
-            return TensorFile(path, "safetensors", infos, file.metadata() or {}, None)
+            prefix, infos = _without_module(infos)
+            return TensorFile(path, "safetensors", infos, file.metadata() or {}, prefix)
     except (SafetensorError, OSError) as error:
         raise WeightsFormatError(
             f"{path} cannot be read as safetensors ({error}): it is cut off, damaged or something "
@@ -235,7 +259,27 @@ def _info(path: Path, dtype: str, shape: Iterable[int]) -> TensorInfo:
     return TensorInfo(tuple(shape), DTYPES[dtype])
 
 
+def _without_module(infos: dict[str, TensorInfo]) -> tuple[str, dict[str, TensorInfo]]:
+    """Take off what torch's data parallel training puts before every key."""
+    if not infos or not all(key.startswith(PARALLEL) for key in infos):
+        return "", infos
+    return PARALLEL, {key.removeprefix(PARALLEL): info for key, info in infos.items()}
+
+
+def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+    return tensor.to(wanted, copy=True).contiguous()
+
+
 def _open_pickle(path: Path) -> TensorFile:
+    tensors = _unpickled(path)
+    infos = {key: TensorInfo(tuple(t.shape), t.dtype) for key, t in tensors.items()}
+    prefix, infos = _without_module(infos)
+    return TensorFile(path, "pickle", infos, {}, prefix)
+
+
+def _unpickled(path: Path) -> dict[str, Tensor]:
+    """Tensors that are mapped where the format allows it."""
     harmless: list[Any] = [(_Parameters, PARAMETERS), *((_Ignored, name) for name in IGNORED)]
     try:
         with torch.serialization.safe_globals(harmless), warnings.catch_warnings():
@@ -257,9 +301,7 @@ def _open_pickle(path: Path) -> TensorFile:
     if not isinstance(content, Mapping):
         raise WeightsFormatError(f"{path} holds {type(content).__name__}, expected named tensors")
     inner = content.get("state_dict")
-    tensors = _flatten(path, inner if isinstance(inner, Mapping) else content)
-    infos = {key: TensorInfo(tuple(t.shape), t.dtype) for key, t in tensors.items()}
-    return TensorFile(path, "pickle", infos, {}, tensors)
+    return _flatten(path, inner if isinstance(inner, Mapping) else content)
 
 
 def _flatten(path: Path, content: Mapping[Any, Any]) -> dict[str, Tensor]:
@@ -291,4 +333,6 @@ def _plain(path: Path, key: str, tensor: Tensor) -> Tensor:
         raise WeightsFormatError(
             f"{path} holds {key} as a sparse, quantized or empty tensor, expected plain numbers"
         )
+    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        raise WeightsFormatError(f"{path} holds {key} as a view that is larger than its values")
     return tensor.detach()

@@ -53,6 +53,11 @@ def load_strict(
     """
     own = module.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    types = [
+        f"{key}: {state[key].dtype}"
+        for key in sorted(own.keys() & state.keys())
+        if own[key].is_floating_point() and not state[key].is_floating_point()
+    ]
     shapes = [
         f"{key}: expected {tuple(own[key].shape)}, got {tuple(state[key].shape)}"
         for key in sorted(own.keys() & state.keys())
@@ -64,6 +69,7 @@ def load_strict(
             ("missing", missing),
             ("unexpected", unexpected),
             ("of another shape", shapes),
+            ("of integers (quantised?)", types),
         )
         if keys
     ]
@@ -79,13 +85,18 @@ def check_finite(state: Mapping[str, Tensor], what: str) -> None:
     """Raise WeightsValueError if a tensor that has values holds NaN or infinite ones."""
     valued = {key: tensor for key, tensor in state.items() if tensor.numel() and not tensor.is_meta}
     floating = {key: tensor for key, tensor in valued.items() if tensor.is_floating_point()}
-    extremes = {key: torch.stack(torch.aminmax(tensor)) for key, tensor in floating.items()}
-    bad = [key for key, found in extremes.items() if not torch.isfinite(found).all()]
+    bad = [key for key, tensor in floating.items() if not _is_finite(tensor)]
     if bad:
         raise WeightsValueError(
             f"{what} holds NaN or infinite values in {len(bad)} tensors ({some(bad)}): it was "
-            "damaged or merged wrongly; download or merge it again"
+            "damaged or merged wrongly, or holds values too large for this precision; download or "
+            "merge it again, or take bfloat16 or float32"
         )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    plain = tensor.float() if tensor.element_size() == 1 else tensor  # fp8 has no extremes in torch
+    return bool(torch.isfinite(torch.stack(torch.aminmax(plain))).all())
 
 
 def load_live2diff(unet: StreamingUNet, state: Mapping[str, Tensor], what: str) -> None:

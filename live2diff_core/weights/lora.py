@@ -221,7 +221,7 @@ def _matrix(shape: Shape) -> Shape:
 def _low_rank(
     name: str, layer: Layer, state: Mapping[str, Tensor], scaling: Scaling | None
 ) -> LowRank:
-    up, down = (state[layer[role]].clone() for role in ("up", "down"))  # the file is only mapped
+    up, down = (state[layer[role]] for role in ("up", "down"))
     alpha = float(state[layer["alpha"]].item()) if "alpha" in layer else None
     rank = down.shape[0]
     if scaling is None:

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..config import NoiseScheduleConfig
-from ..errors import WeightsMissingError
+from ..errors import ConfigError, WeightsKeyError, WeightsMissingError
 from ..models.adapters import AdapterUse
 from ..models.autoencoder import Autoencoder
 from ..models.depth import DepthEstimator, StructureMap
@@ -33,10 +35,14 @@ def load_model(
     """Load every part that a specification names and put them together.
 
     All files are found, and memory for them and for a stream of the default size is looked for,
-    before one is read. Raises WeightsError and MemoryBudgetError, in which case nothing is kept.
+    before one is read. Raises WeightsError, ConfigError and MemoryBudgetError, and keeps nothing
+    then.
     """
+    if not dtype.is_floating_point or dtype.itemsize == 1:
+        raise ConfigError(f"models run in float32, bfloat16 or float16, not in {dtype}")
     device = torch.device(device)
     if spec.base == BUNDLED:
+        _refuse_parts(spec)
         model = load_bundled(device=device, dtype=dtype)
     else:
         model = _load_parts(spec, device, dtype)
@@ -67,16 +73,31 @@ def _load_parts(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Tr
     check(files_footprint(parts, dtype), _stream(spec), device)
     motion = read_motion(motion_path)
     base = open_base(base_path)
+    text = _text(spec, base, text_path, embeddings, device, dtype)  # the small parts fail first
+    autoencoder = _autoencoder(base, autoencoder_path, device, dtype)
+    depth = _depth(depth_path, device, dtype)
     unet = attach_motion(base.load_unet(device, dtype), motion, device)
     return TranslationModel(
-        name=base_path.stem,
+        name=base_path.stem if base_path.is_file() else base_path.name,
         unet=unet.eval().requires_grad_(False),
-        autoencoder=_autoencoder(base, autoencoder_path, device, dtype),
-        depth=_depth(depth_path, device, dtype),
-        text=_text(spec, base, text_path, embeddings, device, dtype),
+        autoencoder=autoencoder,
+        depth=depth,
+        text=text,
         schedule=NoiseScheduleConfig(),
         defaults=ModelDefaults(spec.width, spec.height, spec.steps),
     )
+
+
+def _refuse_parts(spec: ModelSpec) -> None:
+    """The bundled model is whole: a part that is named for it was meant for another base."""
+    plain = ModelSpec()
+    parts = ("motion", "autoencoder", "depth", "text_encoder", "embeddings", "clip_skip")
+    named = [part for part in parts if getattr(spec, part) != getattr(plain, part)]
+    if named:
+        raise ConfigError(
+            f"the bundled model takes no {', '.join(named)}: name a base (--model), or leave them "
+            "out"
+        )
 
 
 def _stream(spec: ModelSpec) -> StreamSize:
@@ -119,14 +140,31 @@ def _text(
     else:
         file = component(path) if path.is_dir() else open_tensors(path)
         require(file, Kind.CLIP_TEXT, "the text encoder")
-        model = load_clip(file.read(), str(file.path), device, dtype)
+        model = load_clip(file.read(dtype=dtype), str(file.path), device, dtype)
     if model is None:
         raise WeightsMissingError(
             f"{base.file.path} brings no text encoder: name one (the CLIP ViT-L of Stable "
             "Diffusion 1.5)"
         )
-    concepts = dict(load_concept(path) for path in embeddings)
-    return TextEncoder(find_tokenizer(folders), model, spec.clip_skip, concepts)
+    tokenizer = find_tokenizer(folders)
+    embedding: Any = model.get_input_embeddings()
+    known = int(embedding.num_embeddings)
+    if known < len(tokenizer):
+        raise WeightsKeyError(
+            f"the text encoder knows {known} tokens, its tokenizer has {len(tokenizer)}: they do "
+            "not belong together"
+        )
+    return TextEncoder(tokenizer, model, spec.clip_skip, _concepts(embeddings))
+
+
+def _concepts(paths: Sequence[Path]) -> dict[str, Tensor]:
+    concepts: dict[str, Tensor] = {}
+    for path in paths:
+        name, vectors = load_concept(path)
+        if name in concepts:
+            raise ConfigError(f"two embeddings are called {name}: rename the file {path}")
+        concepts[name] = vectors
+    return concepts
 
 
 def _tokenizers(path: Path | None) -> list[Path]:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -50,6 +50,7 @@ WELL_KNOWN = {
 }
 WHOLE = ("*.json", "*.safetensors", "*.txt")
 
+LORA = re.compile(r"(.+?)(?::([-+]?[\d.]+(?:e[-+]?\d+)?))?(?::([-+]?[\d.]+(?:e[-+]?\d+)?))?")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/[\w./-]+)?")
 MODELS_VARIABLE = "LIVE2DIFF_MODELS"
 
@@ -70,7 +71,7 @@ class LoraSpec:
     @classmethod
     def parse(cls, text: str) -> "LoraSpec":
         """NAME, NAME:STRENGTH or NAME:UNET:TEXT. Raises ConfigError."""
-        match = re.fullmatch(r"(.+?)(?::(-?[\d.]+))?(?::(-?[\d.]+))?", text)
+        match = LORA.fullmatch(text)
         try:
             name, *strengths = match.groups() if match else ()
             unet, both = (None if strength is None else float(strength) for strength in strengths)
@@ -106,25 +107,36 @@ class ModelSpec:
     download: bool = False
 
     def find(self, name: str, part: Part) -> Path:
-        """The file or folder that a name stands for. Raises WeightsMissingError."""
-        given = Path(name).expanduser()
-        if given.exists():
-            return given
-        places = [self.models / folder for folder in FOLDERS[part]]
-        for place in places:
-            for candidate in _candidates(place, name):
-                if candidate.exists():
-                    return candidate
-        hub_id = WELL_KNOWN.get(name, name)
+        """The file or folder that a name stands for. Raises WeightsMissingError.
+
+        Bare names are looked for in the models folder first, paths are taken as they are.
+        """
+        here = [candidate for folder in FOLDERS[part] for candidate in self._in(folder, name)]
+        bare = "/" not in name and "\\" not in name and not name.lower().endswith(SUFFIXES)
+        given = _expanded(name)
+        for candidate in [*here, given] if bare else [given, *here]:
+            if name and _is_here(candidate, part):
+                return candidate
+        hub_id, folder = WELL_KNOWN.get(name, name), self.folder(name, part)
         if is_hub_id(hub_id):
+            if not hub_id.lower().endswith(SUFFIXES):
+                folder /= Path(name).name
+            elif name != hub_id and Path(hub_id).stem != name:
+                folder /= name  # found by the folder's name, as the file's says nothing
             patterns = PATTERNS.get(part, WHOLE)
-            found_here = Path(hub_id).stem == name  # a file of its own name, else a folder's
-            folder = self.folder(name, part) / ("" if found_here else Path(name).name)
             return hub.fetch(hub_id, patterns, download=self.download, folder=folder)
         raise WeightsMissingError(
-            f"the {part} {name} is not here: put it into {self.folder(name, part)}, or give its "
-            "path or hub id"
+            f"the {part} {name} is not here: put it into {folder}, or give its path or hub id"
         )
+
+    def _in(self, folder: str, name: str) -> Iterator[Path]:
+        """Where a name may lie: as it is, as the last part of a hub id, with every suffix.
+
+        TAESD's encoder stands for its pair of files.
+        """
+        for own in dict.fromkeys((name, Path(name).name)):
+            for end in ("", *SUFFIXES, *(f"_encoder{suffix}" for suffix in SUFFIXES)):
+                yield self.models / folder / f"{own}{end}"
 
     def folder(self, name: str, part: Part) -> Path:
         """Where a part belongs."""
@@ -142,8 +154,16 @@ def is_hub_id(name: str) -> bool:
     return bool(HUB_ID.fullmatch(name)) and name[0] not in "./~" and len(parts) >= 2 + file
 
 
-def _candidates(place: Path, name: str) -> list[Path]:
-    """The name as it is, then with every suffix; TAESD's encoder file stands for its pair."""
-    names = [name, *(name + suffix for suffix in SUFFIXES)]
-    names += [f"{name}_encoder{suffix}" for suffix in SUFFIXES]
-    return [place / candidate for candidate in names]
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # ~somebody who is not known here
+        return Path(name)
+
+
+def _is_here(path: Path, part: Part) -> bool:
+    """A file, or a folder where the part can be one."""
+    try:
+        return path.is_file() or (part not in ("motion", "embedding") and path.is_dir())
+    except OSError:  # a name that no file can have
+        return False

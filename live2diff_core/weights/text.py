@@ -235,9 +235,9 @@ def load_concept(path: Path) -> tuple[str, Tensor]:
     """
     file = open_tensors(path)
     key = _concept_key(file)
-    vectors = file.read([key])[key]
+    vectors = file.read([key], torch.float32)[key]
     check_finite({key: vectors}, str(path))
-    return path.stem, vectors.float().reshape(-1, vectors.shape[-1]).clone()
+    return path.stem, vectors.reshape(-1, vectors.shape[-1])
 
 
 def _concept_key(file: TensorFile) -> str:
@@ -249,7 +249,7 @@ def _concept_key(file: TensorFile) -> str:
     keys = named or list(file.infos)
     if len(keys) == 1:
         info = file.infos[keys[0]]
-        if info.dtype.is_floating_point and len(info.shape) in (1, 2):
+        if info.dtype.is_floating_point and len(info.shape) in (1, 2) and 0 not in info.shape:
             return keys[0]
     raise WeightsKindError(
         f"{file.path} is no textual inversion: expected the vectors of one token, got "

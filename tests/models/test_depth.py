@@ -286,3 +286,16 @@ def test_a_still_scene_is_steady_when_its_extremes_jump():
         changes[rule] = (still[1:] - still[:-1]).abs().mean().item()
     assert changes["frame"] > 0.15  # of the 2 from -1 to 1, at every frame
     assert changes["running"] < 0.02
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_map_that_overflowed_does_not_spoil_those_after_it(first):
+    depth_range, good = DepthRange(), torch.rand(1, 1, 8, 8)
+    spoiled = good.clone()
+    spoiled[0, 0, 2, 3] = torch.inf
+    spoiled[0, 0, 4, 4] = torch.nan
+    for depth in (spoiled, good) if first else (good, spoiled):
+        assert depth_range.normalise(depth).isfinite().all()
+    for _ in range(60):
+        last = depth_range.normalise(good)
+    assert (last.min(), last.max()) == (pytest.approx(-1, abs=0.05), pytest.approx(1, abs=0.05))

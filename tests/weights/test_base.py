@@ -97,7 +97,7 @@ def test_settings_are_read_from_the_tensors_under_both_names(unet):
 def test_all_686_original_names_lead_to_the_networks_own_keys_and_shapes():
     unet = full_size()
     original = sd15.original_unet(unet)
-    table = ldm_table([key.removeprefix(sd15.UNET_PREFIX) for key in original], unet.config)
+    table = ldm_table([key.removeprefix(sd15.UNET_PREFIX) for key in original], unet.config, "x")
     shapes = {
         table[key.removeprefix(sd15.UNET_PREFIX)]: list(t.shape) for key, t in original.items()
     }
@@ -188,6 +188,41 @@ def test_an_unexpected_key_is_named_although_diffusers_would_drop_it(tmp_path):
     path = broken(tmp_path, {sd15.UNET_PREFIX + "input_blocks.1.0.gate": torch.ones(3)})
     with pytest.raises(WeightsKeyError, match=r"1 unexpected .*gate"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["output_blocks.1.1.conv.bias", "output_blocks.1.1.conv.weight", "input_blocks.2.0.op.bias"],
+)
+def test_a_missing_sampler_is_an_error_of_ours(tmp_path, key):
+    with pytest.raises((WeightsKeyError, WeightsKindError), match=r"broken\.safetensors"):
+        load(broken(tmp_path, {sd15.UNET_PREFIX + key: None}))
+
+
+def test_integers_in_the_place_of_weights_are_refused(tmp_path):
+    key = sd15.UNET_PREFIX + "out.2.weight"
+    path = broken(tmp_path, {key: torch.ones(4, sd15.WIDTHS[0], 3, 3, dtype=torch.int8)})
+    with pytest.raises(WeightsKeyError, match=r"1 of integers .quantised.*conv_out\.weight"):
+        load(path)
+
+
+@pytest.mark.parametrize("before", ["module.", "diffusion_model."])
+def test_what_is_put_before_the_keys_by_trainers_is_taken_off(tmp_path, before):
+    state = sd15.original_unet(sd15.tiny_unet().spatial)
+    if before == "module.":
+        renamed = {before + key: tensor for key, tensor in state.items()}
+    else:
+        renamed = {before + k.removeprefix(sd15.UNET_PREFIX): t for k, t in state.items()}
+    for name in ("a.safetensors", "a.ckpt"):
+        base = load(sd15.save(renamed, tmp_path / name))
+        assert same(base.unet.state_dict(), sd15.tiny_unet().spatial.state_dict())
+
+
+def test_eight_bit_floats_are_widened(tmp_path):
+    state = {key: t.to(torch.float8_e4m3fn) for key, t in sd15.checkpoint().items()}
+    base = load(sd15.save(state, tmp_path / "a.safetensors"), torch.float16)
+    expected = state[sd15.UNET_PREFIX + "out.2.weight"].half()
+    assert torch.equal(base.unet.state_dict()["conv_out.weight"], expected)
 
 
 def test_keys_beside_the_networks_are_ignored(tmp_path):

@@ -9,7 +9,7 @@ from diffusers import AutoencoderTiny
 
 import live2diff_core
 from live2diff_core.config import StepSelection, StreamConfig
-from live2diff_core.errors import WeightsError, WeightsMissingError
+from live2diff_core.errors import ConfigError, WeightsError, WeightsMissingError
 from live2diff_core.models.translator import TranslationModel
 from live2diff_core.stream.session import Session, translate
 from live2diff_core.weights.model import load_model
@@ -110,9 +110,42 @@ def test_a_lora_of_the_text_encoder_changes_the_words_alone(spec, model):
     assert torch.equal(silent.text.encode("a cat"), model.text.encode("a cat"))
 
 
-def test_the_bundled_model_takes_no_other_parts_than_loras():
-    model = load_model(ModelSpec())
-    assert model.name == load_model(ModelSpec(motion="whatever")).name
+@pytest.mark.parametrize(
+    "part", [{"motion": "mine"}, {"depth": "structure"}, {"clip_skip": 2}, {"embeddings": ("e",)}]
+)
+def test_the_bundled_model_takes_no_other_parts_than_loras(part):
+    with pytest.raises(ConfigError, match=f"takes no {next(iter(part))}"):
+        load_model(ModelSpec(**part))
+
+
+def test_models_run_in_floating_point_alone(spec):
+    with pytest.raises(ConfigError, match=r"not in torch\.int8"):
+        load_model(spec, dtype=torch.int8)
+
+
+def test_a_file_may_change_under_a_model_that_was_loaded_from_it(spec, model, tmp_path):
+    path = tmp_path / "own.ckpt"
+    path.write_bytes((spec.models / "checkpoints" / "pickle.ckpt").read_bytes())
+    own = load_model(replace(spec, base=str(path)))
+    with path.open("r+b") as file:
+        file.truncate(100)
+    assert same(stream(own), stream(model))
+
+
+def test_two_embeddings_of_one_name_are_refused(spec, tmp_path):
+    paths = [tmp_path / name / "learned_embeds.safetensors" for name in ("a", "b")]
+    for path in paths:
+        sd15.save({"<cat>": torch.ones(sd15.TEXT)}, path)
+    with pytest.raises(ConfigError, match="two embeddings are called learned_embeds"):
+        load_model(replace(spec, embeddings=tuple(map(str, paths))))
+
+
+def test_an_embedding_is_a_word_of_the_prompt(spec, model, tmp_path):
+    path = sd15.save({"<cat>": 3 * torch.ones(2, sd15.TEXT)}, tmp_path / "mycat.safetensors")
+    with_cat = load_model(replace(spec, embeddings=(str(path),)))
+    for prompt in ("a mycat", "a embedding:mycat"):
+        assert not torch.equal(with_cat.text.encode(prompt), model.text.encode("a mycat"))
+    assert torch.equal(with_cat.text.encode("a dog"), model.text.encode("a dog"))
 
 
 # ---- what is missing

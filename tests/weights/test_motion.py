@@ -158,7 +158,18 @@ def test_other_positions_are_refused(tmp_path, table):
         read_motion(path)
 
 
-@pytest.mark.parametrize("table", [torch.ones(3), torch.ones(1, 24, 31)])
+NOT_A_TABLE = [
+    torch.ones(3),
+    torch.ones(1, 24, 31),
+    torch.ones(0, 24, 32),
+    sd15.position_table(24, 32)[None].repeat(2, 1, 1),
+    sd15.position_table(32, 32)[None],
+    sd15.position_table(24, 64)[None],
+    torch.full((1, 24, 32), torch.nan),
+]
+
+
+@pytest.mark.parametrize("table", NOT_A_TABLE)
 def test_a_table_of_no_sense_is_refused(tmp_path, table):
     path = sd15.save(reference() | {TABLE: table}, tmp_path / "live2diff.ckpt")
     with pytest.raises(WeightsError, match=r"pos_encoder\.pe"):
@@ -211,6 +222,35 @@ def test_a_conversion_that_fails_leaves_the_old_file_and_no_other(tmp_path):
         convert_motion(source, target)
     assert target.read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ckpt", "out.safetensors"]
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected"])
+def test_a_conversion_of_an_incomplete_file_is_refused(tmp_path, change):
+    state = reference()
+    if change == "missing":
+        del state[DOWN + "proj_in.bias"]
+    else:
+        state[DOWN + "gate"] = torch.ones(3)
+    with pytest.raises(WeightsKeyError, match=f"1 {change}"):
+        convert_motion(sd15.save(state, tmp_path / "a.ckpt"), tmp_path / "out.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+def test_a_conversion_takes_tied_and_eight_bit_tensors(tmp_path):
+    state = reference()
+    state[DOWN + "proj_in.bias"] = state[DOWN + "proj_out.bias"] = torch.ones(32)
+    state[QUERY] = state[QUERY].to(torch.float8_e4m3fn)
+    torch.save(state, tmp_path / "a.ckpt")
+    convert_motion(tmp_path / "a.ckpt", tmp_path / "out.safetensors")
+    got = open_tensors(tmp_path / "out.safetensors").read()
+    assert torch.equal(got[QUERY].float(), state[QUERY].float())
+
+
+def test_a_network_with_half_its_attentions_is_not_complete(tmp_path):
+    state = {k: t for k, t in reference().items() if ".1.to_" not in k and ".norms.1" not in k}
+    state = {k: t for k, t in state.items() if "attention_blocks.1" not in k}
+    with pytest.raises(WeightsKeyError, match="missing"):
+        attach(sd15.save(state, tmp_path / "live2diff.ckpt"))
 
 
 def test_a_conversion_is_written_as_safetensors_only(tmp_path):

@@ -1,5 +1,6 @@
 """Names to files: paths, the models folder in both layouts, hub ids."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, bo
         ("felt.safetensors:0.7", LoraSpec("felt.safetensors", 0.7, 0.7)),
         ("a/b.safetensors:0.7:0", LoraSpec("a/b.safetensors", 0.7, 0.0)),
         ("felt:-1", LoraSpec("felt", -1.0, -1.0)),
+        ("felt:+1:1e-3", LoraSpec("felt", 1.0, 0.001)),
         (r"C:\loras\felt.safetensors:0.5", LoraSpec(r"C:\loras\felt.safetensors", 0.5, 0.5)),
         (r"C:\loras\felt.safetensors", LoraSpec(r"C:\loras\felt.safetensors")),
     ],
@@ -86,6 +88,46 @@ def test_a_path_is_taken_as_it_is(spec, tmp_path):
 def test_a_name_is_found_in_the_folders_of_its_part(spec, file, name, part):
     path = touch(spec.models / file)
     assert spec.find(name, part) == path
+
+
+def test_a_folder_of_that_name_is_no_motion_file(spec, monkeypatch, tmp_path):
+    (spec.models / "live2diff").mkdir(parents=True)
+    (tmp_path / "live2diff").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsMissingError, match="not on this computer"):
+        spec.find("live2diff", "motion")
+
+
+def test_a_name_is_that_of_a_model_before_it_is_a_folder_nearby(spec, monkeypatch, tmp_path):
+    path = touch(spec.models / "checkpoints" / "mine.safetensors")
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert spec.find("mine", "base") == path
+
+
+@pytest.mark.parametrize("name", ["", "~nosuchuser/x.ckpt", "x" * 300])
+def test_a_name_that_no_file_can_have_is_not_here(spec, name):
+    with pytest.raises(WeightsMissingError):
+        spec.find(name, "base")
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("owner/name", "base"),
+        ("owner/name/sub/file.safetensors", "lora"),
+        ("taesd", "autoencoder"),
+        ("live2diff", "motion"),
+        ("lcm-lora-sdv1-5", "lora"),
+    ],
+)
+def test_a_file_that_is_put_where_the_message_says_is_found(spec, name, part):
+    with pytest.raises(WeightsMissingError) as caught:
+        spec.find(name, part)
+    what, folder = re.search(r"put (.*?) into (.*?), or", str(caught.value)).groups()
+    file = "config.json" if what.startswith("a folder") else what
+    path = touch(Path(folder) / file)
+    assert spec.find(name, part) in (path, path.parent)
 
 
 def test_a_safetensors_file_is_preferred(spec):

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...config import StepSelection
 from ...errors import ConfigError, WeightsMissingError
-from ..spec import FROM_BASE, STRUCTURE, LoraSpec, ModelSpec, Part
+from ..spec import FROM_BASE, STRUCTURE, WELL_KNOWN, LoraSpec, ModelSpec, Part
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -80,7 +80,9 @@ def read_style(path: Path) -> Style:
         raise ConfigError(f"{path} has unknown entries: {', '.join(unknown)}; {EXPECTED}")
     try:
         style = _style(path.stem, data)
-    except (KeyError, TypeError, AttributeError) as error:
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path} is no style ({error!r}); {EXPECTED}") from error
     if HOLE not in style.template:
         raise ConfigError(f"{path}: its prompt has no {HOLE} for the words of the scene")
@@ -122,10 +124,8 @@ def missing(style: Style, spec: ModelSpec) -> list[Missing]:
 
 # Where the parts come from that every style shares.
 SOURCES = {
-    "live2diff": "https://huggingface.co/Leoxing/Live2Diff",
+    **{name: f"https://huggingface.co/{hub_id}" for name, hub_id in WELL_KNOWN.items()},
     "dpt_hybrid_384": "https://github.com/isl-org/MiDaS/releases/download/v3/dpt_hybrid_384.pt",
-    "taesd": "https://huggingface.co/madebyollin/taesd",
-    LCM_LORA: "https://huggingface.co/latent-consistency/lcm-lora-sdv1-5",
 }
 
 
@@ -133,13 +133,20 @@ def _style(name: str, data: dict[str, Any]) -> Style:
     steps = dict(data["steps"])
     if "t_index" in steps:
         steps["t_index"] = tuple(steps["t_index"])
+    words = [data[entry] for entry in ("title", "base", "prompt")]
+    if not all(isinstance(text, str) for text in words):
+        raise TypeError("title, base and prompt are text")
     return Style(
         name=name,
         title=data["title"],
         base=data["base"],
         template=data["prompt"],
         steps=StepSelection(**steps),
-        loras=tuple(LoraSpec(**lora) for lora in data.get("loras", ())),
-        clip_skip=data.get("clip_skip", 1),
+        loras=tuple(_lora(**lora) for lora in data.get("loras", ())),
+        clip_skip=int(data.get("clip_skip", 1)),
         sources=dict(data.get("sources", {})),
     )
+
+
+def _lora(file: str, unet: float = 1.0, text: float = 1.0) -> LoraSpec:
+    return LoraSpec(str(file), float(unet), float(text))
