@@ -7,7 +7,7 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -25,7 +25,7 @@ Container = Literal["safetensors", "pickle"]
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 SUFFIXES = (".safetensors", *PICKLES)
 LONGEST_KEY = 1000  # joined from nested dictionaries
-BATCH = 2**28  # bytes of a pickle that are mapped at a time
+BATCH = 2**27  # bytes of a file that are mapped at a time
 PARALLEL = "module."
 
 DTYPES = {
@@ -126,35 +126,36 @@ class TensorFile:
         """Tensors on the CPU, all or the named ones, floating ones in `dtype` if one is given.
 
         They are copies: the file may change or vanish afterwards. Little more than they is in
-        memory at a time. Raises KeyError for a key that is not in `infos`.
+        memory at a time. Raises WeightsFormatError where the file is not what it was.
         """
-        wanted = list(self.infos if keys is None else keys)
-        if self.container == "pickle":
-            return dict(self._unpickle(wanted, dtype))
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                return {key: _own(file.get_tensor(self.prefix + key), dtype) for key in wanted}
-        except (SafetensorError, OSError) as error:
-            raise WeightsFormatError(f"{self.path} changed while it was read: {error}") from error
+        found: dict[str, Tensor] = {}
+        for batch in self._batches(list(self.infos if keys is None else keys)):
+            found |= self._read_batch(batch, dtype)
+        return found
 
-    def _unpickle(
-        self, keys: Sequence[str], dtype: torch.dtype | None
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Pages of a mapped file stay in memory until it is closed: it is opened for each batch."""
-        batches: list[list[str]] = [[]]
-        size = 0
+    def _batches(self, keys: list[str]) -> Iterator[list[str]]:
+        """Keys in groups: the pages of a mapped file stay in memory until it is closed."""
+        if self.container == "pickle" and not zipfile.is_zipfile(self.path):
+            yield keys  # the old format is read whole each time
+            return
+        batch, size = list[str](), 0
         for key in keys:
+            batch.append(key)
             size += prod(self.infos[key].shape) * self.infos[key].dtype.itemsize
             if size > BATCH:
-                batches.append([])
-                size = 0
-            batches[-1].append(key)
-        whole = not zipfile.is_zipfile(self.path)  # the old format cannot be mapped
-        for batch in [list(keys)] if whole else batches:
-            content = _unpickled(self.path)
-            for key in batch:
-                yield key, _own(content[self.prefix + key], dtype)
-            del content
+                yield batch
+                batch, size = [], 0
+        yield batch
+
+    def _read_batch(self, keys: list[str], dtype: torch.dtype | None) -> dict[str, Tensor]:
+        try:
+            if self.container == "pickle":
+                content = _unpickled(self.path)
+                return {key: _own(content[self.prefix + key], dtype) for key in keys}
+            with safe_open(self.path, framework="pt") as file:
+                return {key: _own(file.get_tensor(self.prefix + key), dtype) for key in keys}
+        except (SafetensorError, OSError, KeyError) as error:
+            raise WeightsFormatError(f"{self.path} changed while it was read: {error}") from error
 
 
 def open_tensors(path: Path) -> TensorFile:
