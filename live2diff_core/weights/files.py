@@ -151,7 +151,8 @@ class TensorFile:
         try:
             if self.container == "pickle":
                 content = _unpickled(self.path)
-                return {key: _own(content[self.prefix + key], dtype) for key in keys}
+                held = ((key, _held(self.path, key, content[self.prefix + key])) for key in keys)
+                return {key: _own(tensor, dtype) for key, tensor in held}
             with safe_open(self.path, framework="pt") as file:
                 return {key: _own(file.get_tensor(self.prefix + key), dtype) for key in keys}
         except (SafetensorError, OSError, KeyError) as error:
@@ -334,6 +335,11 @@ def _plain(path: Path, key: str, tensor: Tensor) -> Tensor:
         raise WeightsFormatError(
             f"{path} holds {key} as a sparse, quantized or empty tensor, expected plain numbers"
         )
+    return tensor.detach()
+
+
+def _held(path: Path, key: str, tensor: Tensor) -> Tensor:
+    """A tensor whose values are all there: a small file can claim terabytes by repeating one."""
     if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
         raise WeightsFormatError(f"{path} holds {key} as a view that is larger than its values")
-    return tensor.detach()
+    return tensor
