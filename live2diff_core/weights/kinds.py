@@ -131,3 +131,18 @@ ABOUT: Mapping[Kind, About] = {
         "not known; its keys are none of those of Stable Diffusion, LoRA, motion, VAE or depth",
     ),
 }
+
+# Kin of LoRA that is more or something else than a product of two factors, which nothing here can
+# merge; the keys that tell them.
+LYCORIS = {
+    "LoHa": r".*\.hada_.*",
+    "LoKr": r".*\.lokr_.*",
+    "LoCon in Tucker form": r".*\.lora_mid\..*",
+    "DoRA": r".*\.(?:dora_scale|lora_magnitude_vector.*)",
+    "OFT": r".*\.b?oft_.*",
+    "GLoRA": r".*\.[ab][12]\.weight",
+    "(IA)3": r".*\.on_input",
+    "full differences": r".*\.(?:diff|diff_b|w_norm|b_norm)",
+    "LoRA of token embeddings": r".*\.lora_embedding_[AB].*",
+    "LoRA with biases": r".*\.lora_(?:A|B|up|down)(?:\.[^.]+)?\.bias",
+}

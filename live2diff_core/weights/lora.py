@@ -13,6 +13,7 @@ from ..errors import WeightsFormatError, WeightsKeyError, WeightsKindError, Weig
 from ..models.adapters import Adapter, LowRank
 from .files import DTYPES, TensorFile, open_tensors, some
 from .identity import identify
+from .kinds import LYCORIS
 from .load import check_finite
 from .lora_names import Part, flat, layer_table
 from .lora_scaling import CONFIG_FILE, PEFT_FILES, Scaling, read_scaling
@@ -31,20 +32,6 @@ ROLES = {
     "up": re.compile(FACTOR.format("up", "B") + r"\.weight"),
     "alpha": re.compile(r"(.+)\.alpha"),
 }
-
-# Kin of LoRA that is more or something else than a product of two factors.
-UNSUPPORTED = (
-    (r"\.hada_", "LoHa"),
-    (r"\.lokr_", "LoKr"),
-    (r"\.lora_mid\.", "LoCon with a third factor (Tucker, CP)"),
-    (r"\.dora_scale$|\.lora_magnitude_vector", "DoRA"),
-    (r"\.oft_|\.boft_", "OFT"),
-    (r"\.[ab][12]\.weight$", "GLoRA"),
-    (r"\.on_input$", "(IA)3"),
-    (r"\.diff(_b)?$|\.[wb]_norm$", "full difference of weights"),
-    (r"\.lora_embedding_[AB]", "LoRA of token embeddings"),
-    (r"\.lora_(A|B|up|down)(\.[^.]+)?\.bias$", "LoRA with biases"),
-)
 
 Shape = tuple[int, ...]
 Layer = Mapping[str, str]  # role -> key
@@ -128,8 +115,8 @@ def _gather(file: TensorFile) -> dict[str, Layer]:
 
 
 def _refuse_kin(file: TensorFile) -> None:
-    for pattern, kind in UNSUPPORTED:
-        found = [key for key in file.infos if re.search(pattern, key)]
+    for kind, pattern in LYCORIS.items():
+        found = [key for key in file.infos if re.fullmatch(pattern, key)]
         if found:
             raise WeightsKindError(
                 f"{file.path} is of the type {kind} ({some(found, 1)}), which cannot be used here: "

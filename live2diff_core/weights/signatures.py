@@ -8,7 +8,7 @@ input: (channels,) or (channels, kernel, kernel).
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .kinds import Kind
+from .kinds import LYCORIS, Kind
 
 Size = int | None  # None: any
 Shape = tuple[Size, ...]
@@ -151,23 +151,12 @@ _LORAS = (
     _one(Kind.LORA, r"lora:.*encoder_layers_.*"),
     _one(Kind.LORA_OTHER, r"lora:.*"),
 )
-# Low-rank changes of other forms, which nothing here can merge.
-_LYCORIS = {
-    "LoHa": r".*\.hada_w1_a",
-    "LoKr": r".*\.lokr_w1(?:_a)?",
-    "DoRA": r".*\.(?:dora_scale|lora_magnitude_vector(?:\.\w+)?)",
-    "OFT": r".*\.oft_(?:blocks|diag)",
-    "GLoRA": r".*\.a1\.weight",
-    "(IA)3": r".*\.on_input",
-    "LoCon in Tucker form": r".*\.lora_mid\.weight",
-    "full differences": r".*\.(?:diff|diff_b|w_norm|b_norm)",
-}
 
 
 def _loras() -> Iterator[Signature]:
     for signature in _LORAS:
         if signature.kind in (Kind.LORA, Kind.LORA_SD15):
-            for form, key in _LYCORIS.items():
+            for form, key in LYCORIS.items():
                 yield Signature(
                     Kind.LYCORIS, (Clue(key), *signature.clues), f"LyCORIS file ({form})"
                 )
@@ -360,6 +349,6 @@ DETAILS: tuple[Detail, ...] = (
     Detail(_DOWN, "rank {sizes}"),
     Detail(r"lora_te\d?_.*|text_encoder.*lora.*", "changes the text encoder"),
     Detail(r"lora:.*", "layers: {count}"),
-    *(Detail(key, form) for form, key in _LYCORIS.items()),
+    *(Detail(key, form) for form, key in LYCORIS.items()),
     Detail(rf"{_PARAM}|clip_l", "{sizes} vectors"),
 )

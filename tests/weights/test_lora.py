@@ -361,7 +361,7 @@ def test_a_convolution_with_another_kernel_is_refused(tmp_path):
     [
         ("hada_w1_a", "LoHa"),
         ("lokr_w1", "LoKr"),
-        ("lora_mid.weight", "LoCon with a third factor"),
+        ("lora_mid.weight", "LoCon in Tucker form"),
         ("dora_scale", "DoRA"),
         ("oft_blocks", "OFT"),
         ("a1.weight", "GLoRA"),

@@ -9,12 +9,19 @@ from diffusers import AutoencoderTiny
 
 import live2diff_core
 from live2diff_core.config import StepSelection, StreamConfig
-from live2diff_core.errors import ConfigError, WeightsError, WeightsMissingError
+from live2diff_core.errors import (
+    ConfigError,
+    WeightsError,
+    WeightsKindError,
+    WeightsMissingError,
+)
 from live2diff_core.models.translator import TranslationModel
 from live2diff_core.stream.session import Session, translate
-from live2diff_core.weights.model import load_model
+from live2diff_core.weights.inspect import Kind
+from live2diff_core.weights.model import load_adapter, load_model
 from live2diff_core.weights.spec import LoraSpec, ModelSpec
 from tests import sd15
+from tests.checkpoints import LORAS, MODELS, write_pickle, write_safetensors
 from tests.tiny import distance, make_frames, same
 
 SIZE = 32
@@ -167,6 +174,36 @@ def test_an_embedding_is_a_word_of_the_prompt(spec, model, tmp_path):
 def test_a_missing_part_is_named_with_where_it_belongs(spec, change, message):
     with pytest.raises(WeightsMissingError, match=message):
         load_model(replace(spec, **change))
+
+
+OTHER_BASES = {
+    name: shapes
+    for name, (kind, shapes) in MODELS.items()
+    if kind not in (Kind.SD15, Kind.SD15_UNET)
+}
+OTHER_LORAS = {
+    name: shapes
+    for name, (kind, shapes) in LORAS.items()
+    if kind not in (Kind.LORA_SD15, Kind.LORA)
+}
+
+
+@pytest.mark.parametrize("name", OTHER_BASES)
+@pytest.mark.parametrize("suffix", ["safetensors", "ckpt"])
+def test_every_other_file_is_refused_as_a_base_with_what_it_is(spec, tmp_path, name, suffix):
+    write = write_safetensors if suffix == "safetensors" else write_pickle
+    path = write(tmp_path / f"x.{suffix}", OTHER_BASES[name])
+    with pytest.raises(WeightsKindError, match=r"expected a Stable Diffusion 1\.5 checkpoint") as e:
+        load_model(replace(spec, base=str(path)))
+    assert str(e.value).startswith(f"{path} is a")
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("name", OTHER_LORAS)
+def test_every_other_lora_is_refused(spec, model, tmp_path, name):
+    path = write_safetensors(tmp_path / "x.safetensors", OTHER_LORAS[name])
+    with pytest.raises(WeightsKindError, match=r"x\.safetensors"):
+        load_adapter(spec, LoraSpec(str(path)), model)
 
 
 def test_a_lora_of_another_base_leaves_nothing_changed(spec, models, model):
