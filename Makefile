@@ -18,8 +18,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: venv
 	$(BIN)/live2diff demo --output demo_output
 
+# One process a core, each with one thread: threads of several processes would wait for each other.
 test: venv
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical
 
 lint: venv
 	$(BIN)/ruff check .
