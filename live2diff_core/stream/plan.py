@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..cache import FrameShape, cache_bytes
-from ..config import StreamConfig
+from ..config import Guidance, StreamConfig
 from ..errors import ConfigError
 from ..models.translator import TranslationModel
 from ..schedule import Schedule, make_schedule
@@ -36,7 +36,6 @@ class Plan:
         return cache + steps * frame.nbytes(2, model.dtype)
 
 
-@torch.inference_mode()
 def make_plan(model: TranslationModel, config: StreamConfig, prompt: str | Tensor) -> Plan:
     """Check settings and prompt against the model. prompt: words or an embedding (1, tokens, dim).
 
@@ -44,19 +43,34 @@ def make_plan(model: TranslationModel, config: StreamConfig, prompt: str | Tenso
     """
     model.check_size(config.width, config.height)
     _check_window(model, config)
+    condition = make_condition(model, config.guidance, prompt)
+    schedule = make_schedule(model.schedule, config.steps, model.device)
+    return Plan(model, config, schedule, condition, prompt)
+
+
+@torch.inference_mode()
+def make_condition(
+    model: TranslationModel,
+    guidance: Guidance,
+    prompt: str | Tensor,
+    negative: Tensor | None = None,
+) -> Conditioning:
+    """What guides the rows. negative: the negative prompt's embedding, if it is known already.
+
+    Raises PromptError or ConfigError.
+    """
     text = model.text.encode(prompt) if isinstance(prompt, str) else prompt
     if text.ndim != 3 or text.shape[0] != 1 or text.shape[2] != model.text_channels:
         raise ConfigError(
             f"a text embedding is (1, tokens, {model.text_channels}), got {tuple(text.shape)}"
         )
-    negative = None
-    if config.guidance.mode == "full":
-        text, negative = model.text.align(
-            text, model.text.encode_batch([config.guidance.negative]).to(text)
-        )
-    condition = Conditioning(text.to(model.device, model.dtype), config.guidance, negative)
-    schedule = make_schedule(model.schedule, config.steps, model.device)
-    return Plan(model, config, schedule, condition, prompt)
+    text = text.to(model.device, model.dtype)
+    if guidance.mode != "full":
+        return Conditioning(text, guidance)
+    if negative is None:
+        negative = model.text.encode_batch([guidance.negative]).to(text)
+    text, negative = model.text.align(text, negative)
+    return Conditioning(text, guidance, negative)
 
 
 def _check_window(model: TranslationModel, config: StreamConfig) -> None:

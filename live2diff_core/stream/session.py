@@ -18,7 +18,7 @@ from ..models.translator import TranslationModel
 from .denoise import NewFrame, StreamState, WarmupFrames, make_state, prefill, step
 from .fit import fit_frame
 from .noise import StreamNoise
-from .plan import Plan, make_plan
+from .plan import Plan, make_condition, make_plan
 from .spec import Clock, Effect, SessionSpec, SessionStats, Stopwatch
 
 logger = logging.getLogger(__name__)
@@ -280,12 +280,15 @@ class Session:
     def steer(self, prompt: str | Tensor) -> None:
         """Change the prompt from the next frame on and keep what the cache holds.
 
-        For small changes that follow each other, such as a travel between two prompts: it costs
-        nothing, while frames of the prompts before stay in sight of attention until they leave the
-        ring (`reprime()` renews the warm-up frames, too). Raises PromptError or ConfigError.
+        For small changes that follow each other, such as a travel between two prompts: an embedding
+        costs nothing, while frames of the prompts before stay in sight of attention until they leave
+        the ring (`reprime()` renews the warm-up frames, too). Raises PromptError or ConfigError.
         """
         self._check_open()
-        self._plan = make_plan(self.model, self.config, prompt)
+        plan = self._plan
+        known = plan.condition.negative
+        condition = make_condition(plan.model, plan.config.guidance, prompt, known)
+        self._plan = replace(plan, condition=condition, prompt=prompt)
 
     def reprime(self) -> None:
         """Anchor the stream to its last real inputs, as after a scene cut. Raises StreamNotReady

@@ -6,8 +6,10 @@ from functools import cache
 import pytest
 import torch
 
+from live2diff_core.config import Guidance
 from live2diff_core.errors import ConfigError, PromptError, StreamClosed
 from live2diff_core.models.adapters import Adapter, AdapterUse, LowRank
+from live2diff_core.models.text import TextEncoder
 from live2diff_core.models.translator import TranslationModel
 from tests.tiny import (
     distance,
@@ -195,6 +197,21 @@ def test_steering_to_the_same_prompt_changes_nothing():
             session.steer("ink")
             frames += session.push([frame])
         assert same(frames + session.flush(), reference(20, stream_config()))
+
+
+def test_steering_by_an_embedding_encodes_nothing_and_keeps_the_negative_prompt(monkeypatch):
+    full = stream_config(guidance=Guidance("full", 2.0, "neon"))
+    with open_session(full) as session:
+        frames, embedding = session.warmup(make_frames(8)), tiny_model().text.encode("ink")
+        asked: list[str] = []
+        monkeypatch.setattr(TextEncoder, "encode_batch", lambda _, prompts: asked.extend(prompts))
+        for frame in make_frames(20)[8:]:
+            session.steer(embedding)
+            frames += session.push([frame])
+        frames += session.flush()
+    assert asked == []
+    monkeypatch.undo()
+    assert same(frames, reference(20, full))
 
 
 def test_a_refused_steer_changes_nothing():
