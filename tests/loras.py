@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from live2diff_core.weights.lora_names import ldm_names
+from live2diff_core.weights.ldm import ldm_names
 
 UNET: dict[str, Any] = {
     "sample_size": 8,

@@ -281,8 +281,8 @@ class Session:
         """Change the prompt from the next frame on and keep what the cache holds.
 
         For small changes that follow each other, such as a travel between two prompts: an embedding
-        costs nothing, while frames of the prompts before stay in sight of attention until they leave
-        the ring (`reprime()` renews the warm-up frames, too). Raises PromptError or ConfigError.
+        costs nothing. Frames of the prompts before stay in sight of attention until they leave the
+        ring; `reprime()` renews the warm-up frames, too. Raises PromptError or ConfigError.
         """
         self._check_open()
         plan = self._plan

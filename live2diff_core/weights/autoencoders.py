@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import WeightsKeyError, WeightsKindError, WeightsMissingError
 from ..models.autoencoder import KLAutoencoder, TinyAutoencoder
-from .component import CONFIG, build, component, network_name, read_config
+from .component import CONFIG, component, empty, fill, network_name, read_config
 from .files import SUFFIXES, TensorFile, open_tensors
 from .inspect import Kind, require
 from .load import rename
@@ -147,7 +147,7 @@ def _vae(
         rename(key, EARLY_DIFFUSERS): _as_matrix(tensor) if ".attentions." in key else tensor
         for key, tensor in state.items()
     }
-    vae = build(AutoencoderKL, settings, state, what, device, dtype)
+    vae = fill(empty(AutoencoderKL, settings, what), state, what, device, dtype)
     return KLAutoencoder(vae).eval().requires_grad_(False)
 
 
@@ -158,7 +158,7 @@ def _taesd(
     device: torch.device,
     dtype: torch.dtype,
 ) -> TinyAutoencoder:
-    vae = build(AutoencoderTiny, settings, state, what, device, dtype)
+    vae = fill(empty(AutoencoderTiny, settings, what), state, what, device, dtype)
     return TinyAutoencoder(vae).eval().requires_grad_(False)
 
 

@@ -1,6 +1,6 @@
 """The base: the UNet of Stable Diffusion 1.5 or a finetune, with what comes beside it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count, takewhile
 from math import prod
@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from ..errors import WeightsFormatError, WeightsKeyError, WeightsKindError
+from ..errors import WeightsFormatError, WeightsKindError
 from ..models.autoencoder import Autoencoder
 from .autoencoders import load_autoencoder, vae_from_ldm
-from .component import build, component, read_config
+from .component import component, empty, fill, read_config
 from .files import TensorFile, TensorInfo, open_tensors
 from .inspect import Kind, require
+from .ldm import ldm_keys
 from .text import load_clip
 
 UNET, VAE, CLIP = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
@@ -51,12 +51,13 @@ class Base:
 
     def load_unet(self, device: torch.device, dtype: torch.dtype) -> UNet2DConditionModel:
         """The UNet, strictly. Raises WeightsError."""
+        what = str(self.file.path)
+        made = empty(UNet2DConditionModel, self.settings, what)
         state = _read_below(self.file, self.prefix or "", dtype)
         if self.prefix is not None:
-            table = ldm_table(state, self.settings, str(self.file.path))
-            state = {table.get(key, key): tensor for key, tensor in state.items()}
-        what = str(self.file.path)
-        return build(UNet2DConditionModel, self.settings, state, what, device, dtype)
+            own = ldm_keys(made.state_dict())
+            state = {own.get(key, key): tensor for key, tensor in state.items()}
+        return fill(made, state, what, device, dtype)
 
     def load_text(self, device: torch.device, dtype: torch.dtype) -> CLIPTextModel | None:
         """The text encoder, if the base brings one. Raises WeightsError."""
@@ -169,19 +170,6 @@ def _settings(
         "attention_head_dim": HEADS,
         "norm_num_groups": NORM_GROUPS,
     }
-
-
-def ldm_table(keys: Iterable[str], config: Mapping[str, Any], what: str) -> dict[str, str]:
-    """Original key -> diffusers key of a UNet, as far as diffusers' converter knows the keys.
-
-    The converter moves values and never looks at them, so it is run on the keys themselves; what
-    it leaves out is unexpected, which it would not say.
-    """
-    try:
-        moved = convert_ldm_unet_checkpoint({f"{UNET}{key}": key for key in keys}, config)
-    except KeyError as error:  # it takes a downsampler's or upsampler's bias for granted
-        raise WeightsKeyError(f"{what} lacks the key {error}: it is incomplete") from error
-    return {old: new for new, old in moved.items() if old is not None}
 
 
 def _out(block: int) -> str:

@@ -25,13 +25,13 @@ from ..models.adapters import Adapter
 from ..models.autoencoder import BlockCosineAutoencoder, KLAutoencoder, TinyAutoencoder
 from ..models.translator import TranslationModel
 from ..models.unet import MotionConfig, StreamingUNet
-from .base import Base, open_base
+from .base import Base
 from .component import component, empty
 from .files import open_tensors
 from .inspect import inspect
 from .kinds import Kind
 from .lora import load_lora
-from .motion import motion_config, read_motion
+from .motion import Motion, motion_config
 
 # Values alive at once:
 NETWORK = 28  # in the UNet, for each row and value of its first feature map
@@ -140,10 +140,12 @@ def sd15_footprint(dtype: torch.dtype, autoencoder: str, loras: Sequence[Path] =
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Files and folders of a model; None: the base's own, or for depth none at all."""
+    """A base and motion weights that are open, and files and folders of the rest; None: the base's
+    own, or for depth none at all.
+    """
 
-    base: Path
-    motion: Path
+    base: Base
+    motion: Motion
     autoencoder: Path | None = None
     depth: Path | None = None
     text: Path | None = None
@@ -151,10 +153,10 @@ class Parts:
 
 def files_footprint(parts: Parts, dtype: torch.dtype) -> Footprint:
     """A base with motion weights from their headers, LoRAs apart. Raises WeightsError."""
-    base = open_base(parts.base)
-    paths = (parts.motion, parts.depth, parts.text)
+    paths = (parts.depth, parts.text)
     parameters = sum(stored_parameters(path) for path in paths if path is not None)
-    parameters += base.parameters(parts.text is None, parts.autoencoder is None)
+    parameters += parts.base.parameters(parts.text is None, parts.autoencoder is None)
+    parameters += parts.motion.file.parameters
     picture = PICTURE[KLAutoencoder]
     if parts.autoencoder is not None:
         autoencoder = inspect(parts.autoencoder)
@@ -162,7 +164,7 @@ def files_footprint(parts: Parts, dtype: torch.dtype) -> Footprint:
         if autoencoder.kind in TAESD:
             picture = PICTURE[TinyAutoencoder]
     return Footprint(
-        unet=_network(base, parts.motion),
+        unet=_network(parts.base, parts.motion),
         dtype=dtype,
         weights=parameters * dtype.itemsize,
         picture=picture,
@@ -175,10 +177,10 @@ def stored_parameters(path: Path) -> int:
     return (component(path) if path.is_dir() else open_tensors(path)).parameters
 
 
-def _network(base: Base, motion: Path) -> StreamingUNet:
+def _network(base: Base, motion: Motion) -> StreamingUNet:
     spatial = empty(UNet2DConditionModel, base.settings, str(base.file.path))
     with init_empty_weights():
-        return StreamingUNet(spatial, motion_config(read_motion(motion)))
+        return StreamingUNet(spatial, motion_config(motion))
 
 
 def model_footprint(model: TranslationModel) -> Footprint:

@@ -92,24 +92,6 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def build(
-    network: type[Network],
-    settings: Mapping[str, Any],
-    state: Mapping[str, Tensor],
-    what: str,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Network:
-    """A diffusers network of these settings with these tensors, which are not copied if they are of
-    the device and dtype already. Raises WeightsFormatError for settings that describe no network,
-    and what `load_strict` raises.
-    """
-    made = empty(network, settings, what)
-    nn.Module.to(made, dtype)  # diffusers' own warns of precision for every network
-    load_strict(made, state, what, device)
-    return made
-
-
 def empty(network: type[Network], settings: Mapping[str, Any], what: str) -> Network:
     """A diffusers network on the meta device. Raises WeightsFormatError."""
     try:
@@ -117,6 +99,22 @@ def empty(network: type[Network], settings: Mapping[str, Any], what: str) -> Net
             made: Network = network.from_config(dict(settings))
     except BAD_SETTINGS as error:
         raise WeightsFormatError(f"{what}: its settings describe no network: {error}") from error
+    return made
+
+
+def fill(
+    made: Network,
+    state: Mapping[str, Tensor],
+    what: str,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Network:
+    """Put tensors into an empty network; they are not copied if they are of the device and dtype.
+
+    Raises what `load_strict` raises.
+    """
+    nn.Module.to(made, dtype)  # diffusers' own warns of precision for every network
+    load_strict(made, state, what, device)
     return made
 
 

@@ -119,7 +119,7 @@ def _from_midas(path: Path, dtype: torch.dtype) -> Depth:
     file = open_tensors(path)
     require(file, Kind.MIDAS_HYBRID, PURPOSE)
     config, state = DPTConfig(**MIDAS_HYBRID), from_midas(file.read(dtype=dtype))
-    return build(DPTForDepthEstimation, config, state, str(path), dtype)
+    return from_tensors(DPTForDepthEstimation, config, state, str(path), dtype)
 
 
 def _from_folder(folder: Path, dtype: torch.dtype) -> Depth:
@@ -138,7 +138,7 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Depth:
         config = architecture.config.from_dict(local)
     except BAD_SETTINGS as error:
         raise WeightsFormatError(f"{folder / CONFIG} describes no {name}: {error}") from error
-    return build(architecture.network, config, file.read(dtype=dtype), str(file.path), dtype)
+    return from_tensors(architecture.network, config, file.read(dtype=dtype), str(file.path), dtype)
 
 
 def _refuse_variants(folder: Path, settings: Mapping[str, Any], backbone: str) -> None:
@@ -169,7 +169,7 @@ def from_midas(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def build(
+def from_tensors(
     network: type[Depth],
     config: PretrainedConfig,
     state: Mapping[str, Tensor],

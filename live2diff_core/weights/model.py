@@ -50,7 +50,9 @@ def load_model(
         return model
     uses = [load_adapter(spec, lora, model) for lora in spec.loras]
     merged = merged_bytes((u.adapter for u in uses), model.unet.spatial, model.text.model, dtype)
-    check(replace(model_footprint(model), weights=0, adapters=merged), _stream(spec), device)
+    check(
+        replace(model_footprint(model), weights=0, adapters=merged), _stream(model.defaults), device
+    )
     return model.with_adapters(uses)
 
 
@@ -69,10 +71,10 @@ def _load_parts(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Tr
     for lora in spec.loras:
         spec.find(lora.file, "lora")
 
-    parts = Parts(base_path, motion_path, autoencoder_path, depth_path, text_path)
-    check(files_footprint(parts, dtype), _stream(spec), device)
-    motion = read_motion(motion_path)
-    base = open_base(base_path)
+    base, motion = open_base(base_path), read_motion(motion_path)
+    parts = Parts(base, motion, autoencoder_path, depth_path, text_path)
+    defaults = ModelDefaults(spec.width, spec.height, spec.steps)
+    check(files_footprint(parts, dtype), _stream(defaults), device)
     text = _text(spec, base, text_path, embeddings, device, dtype)  # the small parts fail first
     autoencoder = _autoencoder(base, autoencoder_path, device, dtype)
     depth = _depth(depth_path, device, dtype)
@@ -84,7 +86,7 @@ def _load_parts(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Tr
         depth=depth,
         text=text,
         schedule=NoiseScheduleConfig(),
-        defaults=ModelDefaults(spec.width, spec.height, spec.steps),
+        defaults=defaults,
     )
 
 
@@ -100,8 +102,8 @@ def _refuse_parts(spec: ModelSpec) -> None:
         )
 
 
-def _stream(spec: ModelSpec) -> StreamSize:
-    return StreamSize(spec.width, spec.height, len(spec.steps.indices))
+def _stream(defaults: ModelDefaults) -> StreamSize:
+    return StreamSize(defaults.width, defaults.height, len(defaults.steps.indices))
 
 
 def _find_unless_base(spec: ModelSpec, name: str, part: Part) -> Path | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from torch import Tensor
 from transformers import CLIPTextModel
 
@@ -20,12 +21,12 @@ from live2diff_core.errors import (
 from live2diff_core.models.autoencoder import Autoencoder
 from live2diff_core.weights.base import (
     diffusers_unet_config,
-    ldm_table,
     open_base,
     unet_config,
 )
 from live2diff_core.weights.component import component
 from live2diff_core.weights.files import TensorInfo
+from live2diff_core.weights.ldm import ldm_keys
 from tests import sd15
 
 CPU = torch.device("cpu")
@@ -97,12 +98,19 @@ def test_settings_are_read_from_the_tensors_under_both_names(unet):
 def test_all_686_original_names_lead_to_the_networks_own_keys_and_shapes():
     unet = full_size()
     original = sd15.original_unet(unet)
-    table = ldm_table([key.removeprefix(sd15.UNET_PREFIX) for key in original], unet.config, "x")
+    table = ldm_keys(unet.state_dict())
     shapes = {
         table[key.removeprefix(sd15.UNET_PREFIX)]: list(t.shape) for key, t in original.items()
     }
     assert len(original) == 686
     assert shapes == json.loads(SHAPES.read_text())["sd15"]
+
+
+@pytest.mark.parametrize("unet", [full_size(), wider(), sd15.tiny_unet().spatial])
+def test_original_names_are_those_that_diffusers_own_converter_knows(unet):
+    table = ldm_keys(unet.state_dict())
+    moved = convert_ldm_unet_checkpoint({sd15.UNET_PREFIX + key: key for key in table}, unet.config)
+    assert {old: new for new, old in moved.items() if old is not None} == table
 
 
 # ---- containers

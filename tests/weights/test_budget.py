@@ -20,6 +20,7 @@ from live2diff_core.errors import ConfigError, FrameSizeError, MemoryBudgetError
 from live2diff_core.models.adapters import Adapter, AdapterUse, LowRank
 from live2diff_core.models.translator import TranslationModel
 from live2diff_core.weights import budget
+from live2diff_core.weights.base import open_base
 from live2diff_core.weights.budget import (
     PARAMETERS,
     Footprint,
@@ -36,6 +37,7 @@ from live2diff_core.weights.budget import (
 )
 from live2diff_core.weights.depth import MIDAS_HYBRID
 from live2diff_core.weights.model import load_model
+from live2diff_core.weights.motion import read_motion
 from live2diff_core.weights.spec import ModelSpec
 from tests import sd15
 from tests.tiny import HEIGHT, WIDTH, make_frames, open_session, stream_config, tiny_model
@@ -140,7 +142,8 @@ def test_files_tell_what_the_loaded_model_takes(tmp_path, base, dtype):
     tiny = tmp_path / "vae_approx" / "taesd"
     AutoencoderTiny().save_pretrained(tiny)
     text = checkpoints / "folder" / "text_encoder" if base.startswith("unet") else None
-    got = files_footprint(Parts(checkpoints / base, motion, tiny, text=text), dtype)
+    parts = Parts(open_base(checkpoints / base), read_motion(motion), tiny, text=text)
+    got = files_footprint(parts, dtype)
     spec = ModelSpec(base, depth="structure", text_encoder=str(text or "base"), models=tmp_path)
     loaded = model_footprint(load_model(spec, dtype=dtype))
     size = StreamSize(64, 32, 2)

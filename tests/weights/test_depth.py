@@ -19,7 +19,7 @@ from live2diff_core.errors import (
     WeightsMissingError,
     WeightsValueError,
 )
-from live2diff_core.weights.depth import build, from_midas, load_depth
+from live2diff_core.weights.depth import from_midas, from_tensors, load_depth
 from tests.networks import (
     CPU,
     DEPTH_SIDE,
@@ -116,7 +116,7 @@ def in_midas_names(model: Any) -> dict[str, Tensor]:
 
 def build_midas(state: dict[str, Tensor]):
     config = tiny_dpt_config()
-    return build(DPTForDepthEstimation, config, from_midas(state), "file", torch.float32)
+    return from_tensors(DPTForDepthEstimation, config, from_midas(state), "file", torch.float32)
 
 
 def test_midas_names_give_the_network_of_transformers_exactly():

@@ -6,7 +6,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from torch import nn
 
-from live2diff_core.weights.lora_names import flat, layer_table, ldm_names
+from live2diff_core.weights.ldm import ldm_names
+from live2diff_core.weights.lora_names import flat, layer_table
 
 UNET, ENDS = "model.diffusion_model.", ("weight", "bias")
 
