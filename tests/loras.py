@@ -1,16 +1,20 @@
 """Tiny networks of Stable Diffusion's form, and LoRAs for them in the layouts of all trainers."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from live2diff_core.models.adapters import Adapter
 from live2diff_core.weights.ldm import ldm_names
+from live2diff_core.weights.lora import load_lora
 
-UNET: dict[str, Any] = {
+UNET_SETTINGS: dict[str, Any] = {
     "sample_size": 8,
     "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
     "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
@@ -20,7 +24,7 @@ UNET: dict[str, Any] = {
     "cross_attention_dim": 12,
     "norm_num_groups": 4,
 }
-TEXT: dict[str, Any] = {
+TEXT_SETTINGS: dict[str, Any] = {
     "vocab_size": 20,
     "hidden_size": 12,
     "intermediate_size": 20,
@@ -40,13 +44,13 @@ Factors = dict[str, dict[str, tuple[Tensor, Tensor, float]]]
 def make_unet(**settings: Any) -> UNet2DConditionModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return UNet2DConditionModel(**{**UNET, **settings}).eval().requires_grad_(False)
+        return UNet2DConditionModel(**{**UNET_SETTINGS, **settings}).eval().requires_grad_(False)
 
 
 def make_text() -> CLIPTextModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        return CLIPTextModel(CLIPTextConfig(**TEXT)).eval().requires_grad_(False)
+        return CLIPTextModel(CLIPTextConfig(**TEXT_SETTINGS)).eval().requires_grad_(False)
 
 
 def layer_shapes(module: nn.Module) -> Shapes:
@@ -151,3 +155,22 @@ def peft(factors: Factors) -> State:
 def peft_wrapped(factors: Factors) -> State:
     names = dict.fromkeys(("unet", "text"), "base_model.model.{}".format)
     return _write(factors, names, ("lora_B.default", "lora_A.default"), alpha=True)
+
+
+def written(folder: Path, state: State, metadata: dict[str, str] | None = None) -> Path:
+    path = folder / "ink.safetensors"
+    save_file({key: tensor.contiguous() for key, tensor in state.items()}, path, metadata)
+    return path
+
+
+def load(path: Path) -> Adapter:
+    return load_lora(path, UNET, TEXT)
+
+
+def with_alpha(state: State, alpha: torch.Tensor) -> State:
+    return {key: alpha.clone() if key.endswith(".alpha") else t for key, t in state.items()}
+
+
+UNET, TEXT = make_unet(), make_text()
+PARTS = {"unet": layer_shapes(UNET), "text": layer_shapes(TEXT)}
+RANK = 2
