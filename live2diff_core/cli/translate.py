@@ -15,7 +15,7 @@ from ..live.source import VideoFile
 from ..models.text import blend
 from ..models.translator import TranslationModel
 from ..stream.session import Session, translate
-from ..stream.timeline import PromptTimeline, Travel, parse_timeline
+from ..stream.timeline import EncodedTimeline, Travel, encode_timeline, parse_timeline
 from ..weights.styles import find_style
 from .options import (
     Commands,
@@ -84,8 +84,8 @@ def run(options: argparse.Namespace) -> int:
         size = options.size or size_for(source.info.width, source.info.height, model)
         config = stream_config(options, model, size)
         check_memory(model, config)
-        timeline = _timeline(options, template)
-        prompt = timeline.at(0, 0.0).first if timeline else _prompt(options, model, template)
+        timeline = _timeline(options, model, template)
+        prompt = timeline.first if timeline else _prompt(options, model, template)
         with Session(model, config, prompt) as session:
             result = Run(session, Travel(session, timeline) if timeline else None)
             try:
@@ -131,11 +131,14 @@ def _template(options: argparse.Namespace) -> Callable[[str], str]:
     return str if options.style is None else find_style(options.style).prompt
 
 
-def _timeline(options: argparse.Namespace, template: Callable[[str], str]) -> PromptTimeline | None:
+def _timeline(
+    options: argparse.Namespace, model: TranslationModel, template: Callable[[str], str]
+) -> EncodedTimeline | None:
     if options.timeline is None:
         return None
     timeline = parse_timeline(options.timeline)
-    return replace(timeline, keys=tuple((time, template(words)) for time, words in timeline.keys))
+    keys = tuple((time, template(words)) for time, words in timeline.keys)
+    return encode_timeline(model.text, replace(timeline, keys=keys))
 
 
 def _prompt(

@@ -10,10 +10,16 @@ from torch.nn import functional
 
 
 class Autoencoder(Protocol):
-    """Pixels to latents and back; latents come scaled as the UNet wants them."""
+    """Pixels to latents and back; latents come scaled as the UNet wants them.
+
+    factor: pixels of a latent's side. channels: of a latent. alive: values that are in memory at
+    once for each pixel of a picture, while it is encoded or decoded (`benchmarks/activations.py`
+    measures them).
+    """
 
     factor: int
     channels: int
+    alive: int
 
     def encode(self, rgb: Tensor) -> Tensor:
         """rgb: (n, 3, h, w) in [0, 1] -> (n, channels, h / factor, w / factor)."""
@@ -64,6 +70,7 @@ class BlockCosineAutoencoder(nn.Module):
     learned.
     """
 
+    alive: int = 10
     transform: Tensor
     scale: Tensor
 
@@ -94,6 +101,8 @@ class KLAutoencoder(nn.Module):
     one latent; it is scaled to a spread of about 1 (0.18215 in Stable Diffusion 1.5).
     """
 
+    alive: int = 768
+
     def __init__(self, vae: AutoencoderKL) -> None:
         super().__init__()
         self.vae = vae
@@ -116,6 +125,8 @@ class TinyAutoencoder(nn.Module):
     It was trained on pixels in [0, 1] and on latents as the UNet wants them; diffusers' module
     around it takes and gives pixels in [-1, 1].
     """
+
+    alive: int = 198
 
     def __init__(self, vae: AutoencoderTiny) -> None:
         super().__init__()

@@ -72,20 +72,9 @@ class TextEncoder(nn.Module):
 
         Raises ConfigError where the lengths do not differ by whole chunks.
         """
-        longest = max(embedding.shape[1] for embedding in embeddings)
-        return tuple(self._lengthen(embedding, longest) for embedding in embeddings)
-
-    def _lengthen(self, embedding: Tensor, tokens: int) -> Tensor:
-        chunks, rest = divmod(tokens - embedding.shape[1], self._chunk_size)
-        if rest:
-            raise ConfigError(
-                f"embeddings of {embedding.shape[1]} and {tokens} tokens cannot be aligned: they "
-                f"must differ by a multiple of {self._chunk_size}"
-            )
-        if not chunks:
-            return embedding
-        empty = self.encode_batch([""]).to(embedding)
-        return torch.cat([embedding, *chunks * [empty]], dim=1)
+        if len({embedding.shape[1] for embedding in embeddings}) == 1:
+            return embeddings
+        return align_embeddings(embeddings, self.encode_batch([""]))
 
     @property
     def _chunk_size(self) -> int:
@@ -240,6 +229,27 @@ def text_transformer(model: CLIPTextModel) -> nn.Module:
     return getattr(model, "text_model", model)
 
 
+def align_embeddings(embeddings: Sequence[Tensor], empty: Tensor) -> tuple[Tensor, ...]:
+    """Lengthen embeddings (1, tokens, dim) by chunks of the empty prompt's to the longest one's
+    length.
+
+    empty: (1, tokens of a chunk, dim). Raises ConfigError where the lengths do not differ by whole
+    chunks.
+    """
+    longest = max(embedding.shape[1] for embedding in embeddings)
+    return tuple(_lengthen(embedding, longest, empty) for embedding in embeddings)
+
+
+def _lengthen(embedding: Tensor, tokens: int, empty: Tensor) -> Tensor:
+    chunks, rest = divmod(tokens - embedding.shape[1], empty.shape[1])
+    if rest:
+        raise ConfigError(
+            f"embeddings of {embedding.shape[1]} and {tokens} tokens cannot be aligned: they must "
+            f"differ by a multiple of {empty.shape[1]}"
+        )
+    return torch.cat([embedding, *chunks * [empty.to(embedding)]], dim=1) if chunks else embedding
+
+
 def blend(first: Tensor, second: Tensor, weight: float) -> Tensor:
     """Spherical interpolation of two text embeddings, token by token.
 
@@ -251,7 +261,7 @@ def blend(first: Tensor, second: Tensor, weight: float) -> Tensor:
     if first.shape[1] != second.shape[1]:
         raise ConfigError(
             f"only embeddings of one length blend, got {first.shape[1]} and {second.shape[1]} "
-            "tokens: bring them to the same length with TextEncoder.align"
+            "tokens: bring them to the same length with align_embeddings"
         )
     if weight == 0:
         return first

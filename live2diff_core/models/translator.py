@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..config import NoiseMode, NoiseScheduleConfig, StepSelection
-from ..errors import ConfigError, FrameSizeError
+from ..errors import ConfigError, FrameSizeError, PromptError
 from .adapters import AdapterUse, variant
 from .autoencoder import Autoencoder
 from .depth import DepthEstimator, DepthRange, depth_latent
@@ -29,14 +29,15 @@ class ModelDefaults:
 class TranslationModel:
     """Networks on one device; holds weights, no state, and serves any number of sessions.
 
-    adapters: the LoRAs that are merged into `unet` and `text`. origin: this model without any.
+    text_encoder: what reads prompts; None where they come as embeddings alone. adapters: the LoRAs
+    that are merged into `unet` and `text`. origin: this model without any.
     """
 
     name: str
     unet: StreamingUNet
     autoencoder: Autoencoder
     depth: DepthEstimator
-    text: TextEncoder
+    text_encoder: TextEncoder | None
     schedule: NoiseScheduleConfig
     defaults: ModelDefaults
     adapters: tuple[AdapterUse, ...] = ()
@@ -48,21 +49,43 @@ class TranslationModel:
         It shares all that no LoRA touches; what they touch is merged from the origin, so strength
         0 is the origin to the bit. This model stays as it is, so a running session is not
         disturbed: make the variant on another thread, then `Session.update(model=variant)`.
-        Raises ConfigError for a LoRA that is there twice.
+        Raises ConfigError for a LoRA that is there twice, and for one that changes the text encoder
+        of a model without one.
         """
         if len({id(use.adapter) for use in uses}) < len(uses):
             names = ", ".join(use.adapter.name for use in uses)
             raise ConfigError(f"each LoRA can be used once, got {names}")
         origin = self.origin or self
         spatial = variant(origin.unet.spatial, [(u.adapter.unet, u.unet) for u in uses])
-        text = variant(origin.text.model, [(u.adapter.text, u.text) for u in uses])
         return replace(
             origin,
             unet=origin.unet.with_spatial(spatial),
-            text=origin.text.with_model(text),
+            text_encoder=origin._text_variant(uses),
             adapters=tuple(uses),
             origin=origin,
         )
+
+    def _text_variant(self, uses: Sequence[AdapterUse]) -> TextEncoder | None:
+        encoder = self.text_encoder
+        if encoder is not None:
+            changes = [(use.adapter.text, use.text) for use in uses]
+            return encoder.with_model(variant(encoder.model, changes))
+        for use in uses:
+            if use.adapter.text and use.text:
+                raise ConfigError(
+                    f"LoRA {use.adapter.name} changes the text encoder and {self.name} has none: "
+                    "give it the text strength 0"
+                )
+        return None
+
+    @property
+    def text(self) -> TextEncoder:
+        """What reads prompts. Raises PromptError for a model without."""
+        if self.text_encoder is None:
+            raise PromptError(
+                "this model reads no words: give a text embedding (ComfyUI: connect a CONDITIONING)"
+            )
+        return self.text_encoder
 
     def is_variant_of(self, other: "TranslationModel") -> bool:
         """Whether the two differ in their LoRAs alone."""

@@ -67,6 +67,11 @@ def make_condition(
     text = text.to(model.device, model.dtype)
     if guidance.mode != "full":
         return Conditioning(text, guidance)
+    if model.text_encoder is None:
+        raise ConfigError(
+            f"full guidance needs the embedding of a negative prompt and {model.name} reads no "
+            "words: choose guidance none or self"
+        )
     if negative is None:
         negative = model.text.encode_batch([guidance.negative]).to(text)
     text, negative = model.text.align(text, negative)

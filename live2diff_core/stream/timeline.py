@@ -3,6 +3,7 @@
 import math
 import re
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -90,45 +91,71 @@ def parse_timeline(text: str) -> PromptTimeline:
     return PromptTimeline(keys, "seconds" if units == {"s"} else "frames")
 
 
-class TimelineEncoder:
-    """The prompts of a timeline, encoded once and brought to one length, so that all of them blend.
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedTimeline:
+    """A timeline with the embedding of each of its prompts, all of one shape, so that all blend.
 
-    Raises PromptError for a prompt that the encoder refuses.
+    embeddings: prompt -> (1, tokens, dim); `align_embeddings` brings them to one length. Raises
+    ConfigError for a prompt without an embedding and for embeddings of different shapes.
     """
 
-    @torch.inference_mode()
-    def __init__(self, encoder: TextEncoder, timeline: PromptTimeline) -> None:
-        encoded = encoder.align(*(encoder.encode(prompt) for prompt in timeline.prompts))
-        self._embeddings = dict(zip(timeline.prompts, encoded, strict=True))
+    timeline: PromptTimeline
+    embeddings: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        prompts = self.timeline.prompts
+        lacking = [prompt for prompt in prompts if prompt not in self.embeddings]
+        if lacking:
+            raise ConfigError(f"a timeline lacks the embedding of its prompt {lacking[0]!r}")
+        shapes = {tuple(self.embeddings[prompt].shape) for prompt in prompts}
+        if len(shapes) > 1:
+            raise ConfigError(
+                f"embeddings of a timeline have one shape, got {sorted(shapes)}: bring them to one "
+                "length with align_embeddings"
+            )
+
+    @property
+    def first(self) -> Tensor:
+        """The embedding that a session is opened with, (1, tokens, dim): the first key's."""
+        return self.embeddings[self.timeline.keys[0][1]]
 
     @torch.inference_mode()
     def embed(self, mix: Mix) -> Tensor:
         """The embedding of a mix, (1, tokens, dim), on the arc between its prompts'."""
-        return blend(self._embeddings[mix.first], self._embeddings[mix.second], mix.weight)
+        return blend(self.embeddings[mix.first], self.embeddings[mix.second], mix.weight)
+
+
+@torch.inference_mode()
+def encode_timeline(encoder: TextEncoder, timeline: PromptTimeline) -> EncodedTimeline:
+    """A timeline whose prompts are encoded, each once.
+
+    Raises PromptError for a prompt that the encoder refuses.
+    """
+    encoded = encoder.align(*(encoder.encode(prompt) for prompt in timeline.prompts))
+    return EncodedTimeline(timeline, dict(zip(timeline.prompts, encoded, strict=True)))
 
 
 class Travel:
     """Takes a session along a timeline; give `before` to `translate`.
 
-    The session is open with the timeline's first prompt. On the way from one prompt to the next
-    every frame has an embedding of its own; the warm-up frames are renewed each time that the ring
-    has passed, and on arrival.
+    The session is open with the timeline's `first` embedding. On the way from one prompt to the
+    next every frame has an embedding of its own; the warm-up frames are renewed each time that the
+    ring has passed, and on arrival.
     """
 
-    def __init__(self, session: Session, timeline: PromptTimeline) -> None:
-        self._session, self._timeline = session, timeline
-        self._encoder = TimelineEncoder(session.model.text, timeline)
-        self._mix = _settled(timeline.keys[0][1])
+    def __init__(self, session: Session, encoded: EncodedTimeline) -> None:
+        self._session, self._encoded = session, encoded
+        self._mix = _settled(encoded.timeline.keys[0][1])
         self._steered = 0
 
     def before(self, frame: Frame) -> None:
         """Bring the session's prompt to this frame's place in the timeline."""
-        mix = self._timeline.at(frame.index, frame.timestamp)
+        mix = self._encoded.timeline.at(frame.index, frame.timestamp)
         mix = mix if mix.weight else _settled(mix.first)
         if mix == self._mix:
             return
         self._mix = mix
-        self._session.steer(self._encoder.embed(mix))
+        self._session.steer(self._encoded.embed(mix))
         self._steered += 1
         if mix.weight == 0 or self._steered >= self._session.config.window.ring:
             self._session.reprime()

@@ -1,9 +1,9 @@
 """How much memory a model and a stream take, told before anything is loaded.
 
 Weights and cache are counted, activations estimated: the values that are alive at once are
-proportional to the rows and pixels of what runs, with the coefficients below. The attention over
-pixels is fused and adds nothing that grows with their square. `benchmarks/activations.py` measures
-the coefficients on networks of full size and compares.
+proportional to the rows and pixels of what runs, with the coefficients below and those of the
+autoencoders (`alive`). The attention over pixels is fused and adds nothing that grows with their
+square. `benchmarks/activations.py` measures the coefficients on networks of full size and compares.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ from ..cache import FrameShape, cache_bytes
 from ..config import MAX_STEPS, AttentionWindow
 from ..errors import ConfigError, FrameSizeError, MemoryBudgetError
 from ..models.adapters import Adapter
-from ..models.autoencoder import BlockCosineAutoencoder, KLAutoencoder, TinyAutoencoder
+from ..models.autoencoder import Autoencoder, KLAutoencoder, TinyAutoencoder
 from ..models.translator import TranslationModel
 from ..models.unet import MotionConfig, StreamingUNet
 from .base import Base
@@ -35,18 +35,13 @@ from .motion import Motion, motion_config
 
 # Values alive at once:
 NETWORK = 28  # in the UNet, for each row and value of its first feature map
-PICTURE: dict[type, int] = {  # in the autoencoder, for each pixel
-    TinyAutoencoder: 198,
-    KLAutoencoder: 768,
-    BlockCosineAutoencoder: 10,
-}
 DEPTH = 46_000_000  # in DPT-hybrid, which sees every frame at 384x384
 
 FACTOR = 8  # pixels of a latent's side, of every autoencoder for Stable Diffusion
 # Parameters besides UNet and text model, for models whose files are not here yet.
 PARAMETERS = {"taesd": 2_445_063, "sd": 83_653_863, "dpt_hybrid": 122_377_985}
 TAESD = (Kind.TAESD, Kind.TAESD_ENCODER, Kind.TAESD_DECODER)
-AUTOENCODERS: dict[str, type] = {"taesd": TinyAutoencoder, "sd": KLAutoencoder}
+AUTOENCODERS: dict[str, type[Autoencoder]] = {"taesd": TinyAutoencoder, "sd": KLAutoencoder}
 LARGEST_SIDE = 4096
 
 
@@ -133,7 +128,7 @@ def sd15_footprint(dtype: torch.dtype, autoencoder: str, loras: Sequence[Path] =
         unet=unet,
         dtype=dtype,
         weights=parameters * dtype.itemsize,
-        picture=PICTURE[AUTOENCODERS[autoencoder]],
+        picture=AUTOENCODERS[autoencoder].alive,
         adapters=merged_bytes(adapters, unet.spatial, text, dtype),
     )
 
@@ -157,12 +152,12 @@ def files_footprint(parts: Parts, dtype: torch.dtype) -> Footprint:
     parameters = sum(stored_parameters(path) for path in paths if path is not None)
     parameters += parts.base.parameters(parts.text is None, parts.autoencoder is None)
     parameters += parts.motion.file.parameters
-    picture = PICTURE[KLAutoencoder]
+    picture = KLAutoencoder.alive
     if parts.autoencoder is not None:
         autoencoder = inspect(parts.autoencoder)
         parameters += autoencoder.parameters
         if autoencoder.kind in TAESD:
-            picture = PICTURE[TinyAutoencoder]
+            picture = TinyAutoencoder.alive
     return Footprint(
         unet=_network(parts.base, parts.motion),
         dtype=dtype,
@@ -186,30 +181,37 @@ def _network(base: Base, motion: Motion) -> StreamingUNet:
 def model_footprint(model: TranslationModel) -> Footprint:
     """A model that is loaded, with its LoRAs."""
     origin = model.origin or model
-    parts = (origin.unet, origin.text, origin.autoencoder, origin.depth)
+    parts = (origin.unet, origin.text_encoder, origin.autoencoder, origin.depth)
     modules = [part for part in parts if isinstance(part, nn.Module)]
     weights = sum(parameter.nbytes for module in modules for parameter in module.parameters())
     adapters = [use.adapter for use in model.adapters]
+    text = model.text_encoder.model if model.text_encoder else None
     return Footprint(
         unet=model.unet,
         dtype=model.dtype,
         weights=weights,
-        picture=PICTURE[type(model.autoencoder)],
-        adapters=merged_bytes(adapters, model.unet.spatial, model.text.model, model.dtype),
+        picture=model.autoencoder.alive,
+        adapters=merged_bytes(adapters, model.unet.spatial, text, model.dtype),
         depth=DEPTH if model.depth.relative else 0,
         factor=model.autoencoder.factor,
     )
 
 
 def merged_bytes(
-    adapters: Iterable[Adapter], unet: nn.Module, text: nn.Module, dtype: torch.dtype
+    adapters: Iterable[Adapter], unet: nn.Module, text: nn.Module | None, dtype: torch.dtype
 ) -> int:
     """Bytes of the weights that the adapters are merged into: copies beside the originals."""
     adapters = list(adapters)
-    own = {"unet": dict(unet.named_parameters()), "text": dict(text.named_parameters())}
-    touched = {("unet", key) for adapter in adapters for key in adapter.unet}
-    touched |= {("text", key) for adapter in adapters for key in adapter.text}
-    return sum(own[part][key].numel() for part, key in touched) * dtype.itemsize
+    values = _touched(unet, (key for adapter in adapters for key in adapter.unet))
+    if text is not None:
+        values += _touched(text, (key for adapter in adapters for key in adapter.text))
+    return values * dtype.itemsize
+
+
+def _touched(module: nn.Module, keys: Iterable[str]) -> int:
+    """Values of the weights of these names, each counted once."""
+    own = dict(module.named_parameters())
+    return sum(own[key].numel() for key in set(keys))
 
 
 @cache

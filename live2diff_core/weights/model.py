@@ -84,7 +84,7 @@ def _load_parts(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Tr
         unet=unet.eval().requires_grad_(False),
         autoencoder=autoencoder,
         depth=depth,
-        text=text,
+        text_encoder=text,
         schedule=NoiseScheduleConfig(),
         defaults=defaults,
     )

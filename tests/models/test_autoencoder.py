@@ -11,6 +11,7 @@ from diffusers import AutoencoderTiny
 from skimage import data
 from torch import Tensor
 
+from benchmarks.activations import peak
 from live2diff_core.models.autoencoder import (
     BlockCosineAutoencoder,
     KLAutoencoder,
@@ -115,6 +116,13 @@ def test_pixels_are_not_clamped():
 
 def test_only_the_scale_is_stored():
     assert list(BlockCosineAutoencoder().state_dict()) == ["scale"]
+
+
+def test_the_transform_needs_no_more_memory_than_is_said():
+    autoencoder, rgb = BlockCosineAutoencoder(), torch.zeros(1, 3, 64, 64)
+    latent = autoencoder.encode(rgb)
+    most = max(peak(lambda: autoencoder.encode(rgb)), peak(lambda: autoencoder.decode(latent)))
+    assert 0.5 * most < autoencoder.alive * 64 * 64 * 4 <= 1.5 * most
 
 
 # ---- learned ones

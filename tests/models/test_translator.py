@@ -1,11 +1,26 @@
-"""What a whole model says about sizes and where it computes."""
+"""What a whole model says about sizes and where it computes, and what it does without words."""
+
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
-from live2diff_core.errors import FrameSizeError
+from live2diff_core.config import Guidance
+from live2diff_core.errors import ConfigError, FrameSizeError, PromptError
+from live2diff_core.models.adapters import Adapter, AdapterUse, LowRank
 from live2diff_core.models.depth import DepthRange, depth_latent
-from tests.tiny import make_model, tiny_model
+from live2diff_core.models.translator import TranslationModel
+from live2diff_core.stream.session import Session, translate
+from tests.tiny import (
+    distance,
+    make_frames,
+    make_model,
+    reference,
+    same,
+    stream_config,
+    tiny_model,
+)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (24, 16), (640, 360)])
@@ -53,3 +68,59 @@ def test_depth_features_are_the_mapped_latents_of_the_structure_map():
     torch.testing.assert_close(
         model.depth_features(rgb[1:], DepthRange()), features[1:], rtol=0, atol=1e-5
     )
+
+
+# ---- without a text encoder
+
+
+def wordless() -> TranslationModel:
+    return replace(tiny_model(), text_encoder=None)
+
+
+def changes(network: nn.Module, end: str) -> dict[str, LowRank]:
+    """A change of the first weight with such an end to its name."""
+    key, weight = next((k, p) for k, p in network.named_parameters() if k.endswith(end))
+    return {key: LowRank(torch.ones(len(weight), 1), torch.ones(1, weight.shape[1]), 0.1)}
+
+
+def use(text: float) -> AdapterUse:
+    """A LoRA of UNet and text encoder at full strength for the UNet."""
+    model = tiny_model()
+    unet = changes(model.unet.spatial, "to_q.weight")
+    words = changes(model.text.model, "q_proj.weight")
+    return AdapterUse(Adapter("mine", unet, words), 1.0, text)
+
+
+def test_an_embedding_runs_a_model_without_words_as_its_prompt_runs_the_whole_one():
+    embedding = tiny_model().text.encode("ink")
+    with Session(wordless(), stream_config(), embedding) as session:
+        assert same(list(translate(session, make_frames(12))), reference(12, stream_config()))
+
+
+def test_words_are_refused_by_a_model_without():
+    with pytest.raises(PromptError, match="reads no words: give a text embedding"):
+        Session(wordless(), stream_config(), "ink")
+
+
+def test_full_guidance_needs_words():
+    embedding = tiny_model().text.encode("ink")
+    config = stream_config(guidance=Guidance("full", 2.0))
+    with pytest.raises(ConfigError, match="and tiny reads no words: choose guidance"):
+        Session(wordless(), config, embedding)
+
+
+def test_a_lora_changes_the_unet_of_a_model_without_words():
+    embedding = tiny_model().text.encode("ink")
+    changed, whole = (m.with_adapters([use(0.0)]) for m in (wordless(), tiny_model()))
+    ours, theirs = (
+        list(translate(Session(model, stream_config(), embedding), make_frames(9)))
+        for model in (changed, whole)
+    )
+    assert same(ours, theirs)
+    assert distance(ours, reference(9, stream_config())) > 1e-4
+    assert changed.is_variant_of(changed.with_adapters([]))
+
+
+def test_a_lora_of_the_text_encoder_is_refused_by_a_model_without():
+    with pytest.raises(ConfigError, match="LoRA mine changes the text encoder and tiny has none"):
+        wordless().with_adapters([use(0.5)])

@@ -1,5 +1,6 @@
 """Prompt travel: keys, what lies between them, and embeddings on the way."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -8,18 +9,18 @@ import torch
 from live2diff_core.errors import ConfigError, PromptError
 from live2diff_core.frames import Frame
 from live2diff_core.models.text import TextEncoder, blend
-from live2diff_core.stream.session import translate
+from live2diff_core.stream.session import Session, translate
 from live2diff_core.stream.timeline import (
+    EncodedTimeline,
     Mix,
     PromptTimeline,
-    TimelineEncoder,
     Travel,
+    encode_timeline,
     parse_timeline,
 )
 from tests.tiny import (
     distance,
     make_frames,
-    open_session,
     reference,
     same,
     stream_config,
@@ -143,41 +144,63 @@ def test_an_unknown_unit_is_refused():
 
 def test_keys_show_their_prompts_exactly_and_the_way_between_is_their_blend():
     travel = PromptTimeline(((0, "ink cat"), (8, "neon city")))
-    encoder = TimelineEncoder(FREE, travel)
+    encoded = encode_timeline(FREE, travel)
     first, second = FREE.encode("ink cat"), FREE.encode("neon city")
-    assert torch.equal(encoder.embed(travel.at(0, 0.0)), first)
-    assert torch.equal(encoder.embed(travel.at(8, 0.0)), second)
-    torch.testing.assert_close(encoder.embed(travel.at(2, 0.0)), blend(first, second, 0.25))
+    assert torch.equal(encoded.embed(travel.at(0, 0.0)), first)
+    assert torch.equal(encoded.first, first)
+    assert torch.equal(encoded.embed(travel.at(8, 0.0)), second)
+    torch.testing.assert_close(encoded.embed(travel.at(2, 0.0)), blend(first, second, 0.25))
 
 
 def test_all_embeddings_of_a_timeline_have_one_length():
     travel = PromptTimeline(((0, "ink"), (2, "cat " * 20), (4, "neon")))
-    encoder = TimelineEncoder(FREE, travel)
-    shapes = {encoder.embed(travel.at(i, 0.0)).shape for i in range(6)}
+    encoded = encode_timeline(FREE, travel)
+    shapes = {encoded.embed(travel.at(i, 0.0)).shape for i in range(6)}
     assert shapes == {FREE.encode("cat " * 20).shape}
 
 
 def test_each_prompt_is_encoded_once():
     counting = Counting()
     travel = PromptTimeline(((0, "ink"), (2, "neon"), (4, "ink"), (6, "neon")))
-    encoder = TimelineEncoder(counting, travel)
+    encoded = encode_timeline(counting, travel)
     for i in range(8):
-        encoder.embed(travel.at(i, 0.0))
+        encoded.embed(travel.at(i, 0.0))
     assert counting.asked == ["ink", "neon"]
 
 
 def test_a_prompt_that_the_model_does_not_know_is_refused_before_the_travel():
     with pytest.raises(PromptError, match="oil"):
-        TimelineEncoder(STYLES, PromptTimeline(((0, "ink"), (100, "oil"))))
+        encode_timeline(STYLES, PromptTimeline(((0, "ink"), (100, "oil"))))
+
+
+def test_a_prompt_without_an_embedding_is_refused():
+    with pytest.raises(ConfigError, match="lacks the embedding of its prompt 'neon'"):
+        EncodedTimeline(FRAMES, {"ink": torch.zeros(1, 8, 16), "chalk": torch.zeros(1, 8, 16)})
+
+
+@pytest.mark.parametrize("other", [(1, 16, 16), (1, 8, 12), (2, 8, 16)])
+def test_embeddings_of_different_shapes_are_refused(other):
+    shapes = {"ink": (1, 8, 16), "neon": other, "chalk": (1, 8, 16)}
+    with pytest.raises(ConfigError, match=r"one shape, got .*\(1, 8, 16\).* align_embeddings"):
+        EncodedTimeline(FRAMES, {prompt: torch.zeros(shape) for prompt, shape in shapes.items()})
+
+
+def test_an_embedding_that_no_key_names_is_left_alone():
+    embeddings = {"ink": torch.zeros(1, 8, 16), "else": torch.zeros(1, 16, 16)}
+    assert EncodedTimeline(PromptTimeline(((0, "ink"),)), embeddings).first is embeddings["ink"]
 
 
 # ---- travelling
 
 
 def travelled(timeline: PromptTimeline, count: int = 40) -> tuple[list[Frame], int]:
-    """Frames of a stream along a timeline, and how often it was re-primed."""
-    session = open_session(stream_config(noise="fixed"), timeline.prompts[0])
-    frames = list(translate(session, make_frames(count), Travel(session, timeline).before))
+    """Frames of a stream along a timeline, and how often it was re-primed; its model has no text
+    encoder.
+    """
+    encoded = encode_timeline(STYLES, timeline)
+    model = replace(tiny_model(), text_encoder=None)
+    session = Session(model, stream_config(noise="fixed"), encoded.first)
+    frames = list(translate(session, make_frames(count), Travel(session, encoded).before))
     return frames, session.stats.reprimes
 
 

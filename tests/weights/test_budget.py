@@ -105,6 +105,18 @@ def test_weights_and_merged_copies_are_counted_once():
     assert model_footprint(model).adapters == 0
 
 
+def test_a_model_without_text_encoder_is_counted_without_it():
+    model = tiny_model()
+    wordless = replace(model, text_encoder=None)
+    words = sum(stored(model.text).values())
+    assert model_footprint(wordless).weights == model_footprint(model).weights - words
+    lora = adapter("a", model, "to_q.weight")
+    of_words = {name: LowRank(torch.ones(1), torch.ones(1), 1.0) for name in ("not", "here")}
+    changed = wordless.with_adapters([AdapterUse(replace(lora, text=of_words), text=0.0)])
+    expected = model_footprint(model.with_adapters([AdapterUse(lora)])).adapters
+    assert model_footprint(changed).adapters == expected > 0
+
+
 def test_the_full_size_has_the_weights_of_the_published_files():
     shapes = json.loads(SHAPES.read_text())
     sizes = [torch.Size(s).numel() for key, s in shapes["sd15"].items()]

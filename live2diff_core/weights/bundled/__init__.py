@@ -86,7 +86,7 @@ def assemble(parts: Parts, config: dict[str, Any]) -> TranslationModel:
         unet=parts.unet,
         autoencoder=parts.autoencoder,
         depth=StructureMap(**config["structure"]),
-        text=parts.text,
+        text_encoder=parts.text,
         schedule=NoiseScheduleConfig(**config["schedule"]),
         defaults=ModelDefaults(
             defaults["width"],
