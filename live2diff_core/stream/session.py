@@ -114,7 +114,7 @@ class Session:
     def stats(self) -> SessionStats:
         """Counts and durations."""
         watch = self._watch
-        stages = {name: watch.percentiles(name) for name in watch.durations if name != "latency"}
+        stages = {n: watch.percentiles(n) for n in tuple(watch.durations) if n != "latency"}
         return SessionStats(
             frames_in=self._frames_in,
             frames_out=self._frames_out,
