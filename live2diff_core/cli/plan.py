@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -14,26 +13,16 @@ from ..weights.budget import (
     AUTOENCODERS,
     Footprint,
     StreamSize,
-    estimate,
-    free_memory,
     in_gb,
-    largest_size,
-    largest_steps,
     model_footprint,
     sd15_footprint,
 )
 from ..weights.bundled import load_bundled
+from ..weights.plan import PARTS, figures, heading, make_plan, verdict
 from ..weights.spec import LoraSpec, ModelSpec
 from .options import DTYPES, Commands, parse_device, parse_dtype, parse_size
 
 TOO_LARGE = 1
-PARTS = {
-    "weights": "weights",
-    "adapters": "weights that LoRAs are merged into",
-    "cache": "cache",
-    "activations": "activations",
-    "total": "together",
-}
 
 
 def add_command(commands: Commands) -> None:
@@ -97,37 +86,11 @@ def _asked(options: argparse.Namespace, dtype: torch.dtype) -> tuple[Footprint, 
     return model, StreamSize(width, height, count, branches)
 
 
-def make_plan(model: Footprint, stream: StreamSize, device: torch.device) -> dict[str, Any]:
-    """What is needed, what is free and what would fit, for JSON."""
-    budget, free = estimate(model, stream), free_memory(device)
-    size = largest_size(model, stream, free)
-    return {
-        "size": f"{stream.width}x{stream.height}",
-        "steps": stream.steps,
-        "branches": stream.branches,
-        "device": str(device),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "bytes": asdict(budget) | {"total": budget.total},
-        "free_bytes": free,
-        "fits": budget.total <= free,
-        "prompt_change_bytes": budget.cache,
-        "prompt_change_fits": budget.total + budget.cache <= free,
-        "largest_size": f"{size[0]}x{size[1]}" if size else None,
-        "largest_steps": largest_steps(model, stream, free),
-    }
-
-
 def _print(plan: dict[str, Any]) -> None:
-    steps = f"{plan['steps']} step{'s' * (plan['steps'] > 1)}"
-    table = Table(title=f"{plan['size']}, {steps}, {plan['dtype']} on {plan['device']}")
+    table = Table(title=heading(plan))
     table.add_column("memory")
     table.add_column("", justify="right")
-    for name, label in PARTS.items():
-        table.add_row(label, in_gb(plan["bytes"][name]), end_section=name == "activations")
-    table.add_row("free", in_gb(plan["free_bytes"]))
+    for label, count in figures(plan):
+        table.add_row(label, in_gb(count), end_section=label == PARTS["activations"])
     Console().print(table)
-    print("fits" if plan["fits"] else "does not fit")
-    change = "fits" if plan["prompt_change_fits"] else "does not fit"
-    print(f"changing the prompt of a running stream takes its cache once more: {change}")
-    print(f"largest size in this shape with {steps}: {plan['largest_size'] or 'none'}")
-    print(f"most steps at {plan['size']}: {plan['largest_steps'] or 'none'}")
+    print("\n".join(verdict(plan)))

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from live2diff_core.cli import plan
 from live2diff_core.errors import ConfigError, FrameSizeError, WeightsMissingError
+from live2diff_core.weights import plan as memory
 from live2diff_core.weights.budget import StreamSize, estimate, model_footprint, sd15_footprint
 from live2diff_core.weights.bundled import load_bundled
 
@@ -31,7 +32,7 @@ def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, An
 @pytest.fixture
 def give(monkeypatch):
     """Set the free memory."""
-    return lambda free: monkeypatch.setattr(plan, "free_memory", lambda _: int(free))
+    return lambda free: monkeypatch.setattr(memory, "free_memory", lambda _: int(free))
 
 
 @pytest.mark.parametrize("vae", ["taesd", "sd"])
