@@ -109,6 +109,14 @@ class StepSelection:
         return tuple(start + i * self._kept // count for i in range(count))
 
 
+def parse_t_index(text: str) -> tuple[int, ...]:
+    """Read `30, 36, 42`. Raises ConfigError."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise ConfigError(f"t_index is numbers such as 20,35, not {text!r}")
+    return tuple(int(part) for part in parts)
+
+
 @dataclass(frozen=True, slots=True)
 class Guidance:
     """Classifier-free guidance: x0 = base + scale (x0_prompt - base).

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import torch
 
-from ..config import Guidance, StepSelection, StreamConfig
+from ..config import Guidance, StepSelection, StreamConfig, parse_t_index
 from ..errors import ConfigError, WeightsMissingError
 from ..models.translator import TranslationModel
 from ..weights import model as weights
@@ -31,10 +31,10 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def parse_indices(text: str) -> tuple[int, ...]:
     """Comma-separated numbers."""
-    parts = text.split(",")
-    if not all(part.strip().isdigit() for part in parts):
-        raise argparse.ArgumentTypeError(f"indices are numbers such as 20,35, not {text!r}")
-    return tuple(int(part) for part in parts)
+    try:
+        return parse_t_index(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def parse_lora(text: str) -> LoraSpec:
