@@ -1,0 +1,50 @@
+"""The node that says what a stream needs."""
+
+from typing import TYPE_CHECKING, Any
+
+from . import host
+from .inputs import MODEL, STEPS, problem, size_widgets
+
+if TYPE_CHECKING:
+    from .hosted import HostedModel
+
+
+class Live2DiffPlan:
+    """Memory needed, free, and what would fit."""
+
+    CATEGORY = "Live2Diff/model"
+    DESCRIPTION = (
+        "Says how much memory a stream needs, how much is free, and which size and steps would "
+        "fit, before anything runs."
+    )
+    RETURN_TYPES = ("STRING",)
+    RETURN_NAMES = ("report",)
+    OUTPUT_TOOLTIPS = ("The plan in words.",)
+    FUNCTION = "plan"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """What it takes."""
+        return {"required": {"model": MODEL, **size_widgets(), "steps": STEPS}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, width: int | None = None, height: int | None = None) -> bool | str:
+        """What is wrong with the widgets, in words."""
+        return problem({"width": width, "height": height}) or True
+
+    @classmethod
+    def IS_CHANGED(cls, **_: object) -> float:
+        """Free memory changes by itself."""
+        return float("nan")
+
+    def plan(self, model: "HostedModel", width: int, height: int, steps: int) -> dict[str, Any]:
+        """The plan, shown in the node and given as text."""
+        from ..live2diff_core.weights.budget import StreamSize, model_footprint
+        from ..live2diff_core.weights.plan import make_plan, plan_text
+
+        footprint, device = model_footprint(model.model), host.network_device()
+        loaded = host.loaded_bytes(model.patchers)
+        plan = make_plan(footprint, StreamSize(width, height, steps), device, loaded)
+        text = plan_text(plan)
+        return {"ui": {"text": [text]}, "result": (text,)}

@@ -1,0 +1,40 @@
+"""What the pack answers on ComfyUI's server: which sessions are open, and their closing."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from .registry import SESSIONS, session_limit
+
+if TYPE_CHECKING:
+    from ..live2diff_core.stream.registry import OpenSession
+    from .sessions import DirectedSession
+
+
+def add(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
+    """Add the routes to ComfyUI's table."""
+    from aiohttp import web
+
+    @routes.get("/live2diff/sessions")
+    async def sessions(_: web.Request) -> web.Response:
+        listed = [describe(opened) for opened in SESSIONS.snapshot()]
+        return web.json_response({"sessions": listed, "limit": session_limit()})
+
+    @routes.post("/live2diff/sessions/close")
+    async def close(_: web.Request) -> web.Response:
+        return web.json_response({"closed": await asyncio.to_thread(SESSIONS.close_all)})
+
+
+def describe(opened: "OpenSession[DirectedSession]") -> dict[str, Any]:
+    """An open session for JSON; bytes are those of its cache and rows."""
+    client, node = opened.key
+    return {
+        "client": client,
+        "node": node,
+        "model": opened.session.model.name,
+        "size": opened.session.config.size_text,
+        "frames_in": opened.frames_in,
+        "frames_out": opened.frames_out,
+        "in_flight": opened.in_flight,
+        "busy": opened.busy,
+        "state_bytes": opened.state_bytes,
+    }

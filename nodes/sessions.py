@@ -1,0 +1,83 @@
+"""Streams between two runs of a graph: what a warm-up gave, and the sessions that are open."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..live2diff_core.config import StreamConfig
+from ..live2diff_core.errors import ConfigError
+from ..live2diff_core.frames import Frame
+from ..live2diff_core.stream.session import Session
+from ..live2diff_core.stream.timeline import Travel
+from .conditioning import Prompt
+from .hosted import HostedModel
+
+Key = tuple[str | None, str | None]  # who runs the graph, and the node
+
+
+class DirectedSession(Session):
+    """A session with the prompt or timeline that it follows."""
+
+    def __init__(self, hosted: HostedModel, config: StreamConfig, prompt: Prompt) -> None:
+        super().__init__(hosted.model, config, prompt.embedding)
+        self._follow(prompt)
+
+    def _follow(self, prompt: Prompt) -> None:
+        self._prompt = prompt
+        self._travel = None if prompt.timeline is None else Travel(self, prompt.timeline)
+
+    def direct(self, prompt: Prompt) -> None:
+        """Follow another prompt from the next frame on, by re-priming; the same is no change."""
+        if not _same(prompt, self._prompt):
+            self.update(prompt=prompt.embedding)
+            self._follow(prompt)
+
+    def before(self, frame: Frame) -> None:
+        """Bring the prompt to this frame's place in the timeline, if there is one."""
+        if self._travel is not None:
+            self._travel.before(frame)
+
+    @property
+    def in_flight(self) -> int:
+        """Frames that went in and are not finished."""
+        return self.stats.frames_in - self.stats.frames_out
+
+
+def _same(first: Prompt, second: Prompt) -> bool:
+    return first.timeline is second.timeline and torch.equal(first.embedding, second.embedding)
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """What LIVE2DIFF_STREAM carries: all that a session begins with.
+
+    key: under which the warm-up node left a session that no sampler has taken yet.
+    """
+
+    hosted: HostedModel
+    config: StreamConfig
+    prompt: Prompt
+    frames: tuple[Frame, ...]
+    key: Key
+
+    def __post_init__(self) -> None:
+        self.check(self.prompt)
+
+    def check(self, prompt: Prompt) -> None:
+        """Raise ConfigError for a timeline in seconds: images have no time."""
+        if prompt.timeline is not None and prompt.timeline.timeline.unit == "seconds":
+            raise ConfigError(
+                "this timeline counts seconds and images have no time: write it in frames "
+                "(0: ink; 48: neon), or use Translate Video"
+            )
+
+    def cold(self) -> DirectedSession:
+        """A session before its warm-up."""
+        return DirectedSession(self.hosted, self.config, self.prompt)
+
+    def warm(self) -> DirectedSession:
+        """A session after its warm-up."""
+        with self.hosted.running(self.config, fresh=True):
+            session = self.cold()
+            session.warmup(self.frames)
+        return session

@@ -1,0 +1,130 @@
+"""The node that translates a video of any length."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..live2diff_core.errors import SourceError
+from . import host
+from .inputs import (
+    CONDITIONING_TIP,
+    MODEL,
+    optional_widgets,
+    problem,
+    size_widgets,
+    stream_config,
+    stream_widgets,
+)
+
+if TYPE_CHECKING:
+    from ..live2diff_core.live.source import VideoFile
+    from .hosted import HostedModel
+    from .sessions import DirectedSession
+
+
+class Live2DiffTranslateVideo:
+    """Translates a video file to a video file, frame by frame."""
+
+    CATEGORY = "Live2Diff/video"
+    DESCRIPTION = (
+        "Translates a whole video: the same rate, the same sound, a frame for a frame. It is "
+        "written while it is made, so memory does not grow with its length. Wire it to Save Video."
+    )
+    RETURN_TYPES = ("VIDEO",)
+    RETURN_NAMES = ("video",)
+    OUTPUT_TOOLTIPS = ("The translated video, for Save Video.",)
+    FUNCTION = "translate"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """What it takes."""
+        return {
+            "required": {
+                "model": MODEL,
+                "conditioning": ("CONDITIONING", {"tooltip": CONDITIONING_TIP}),
+                "video": ("VIDEO", {"tooltip": "The video, from Load Video or Create Video."}),
+                **size_widgets(),
+                **stream_widgets(),
+            },
+            "optional": optional_widgets(),
+            "hidden": {"unique_id": "UNIQUE_ID"},
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(
+        cls,
+        width: int | None = None,
+        height: int | None = None,
+        steps: int | None = None,
+        denoise: float | None = None,
+        t_index: str | None = "",
+    ) -> bool | str:
+        """What is wrong with the widgets, in words."""
+        given = {"width": width, "height": height, "steps": steps, "denoise": denoise}
+        return problem({**given, "t_index": t_index}) or True
+
+    def translate(
+        self,
+        model: "HostedModel",
+        conditioning: list[Any],
+        video: Any,  # noqa: ANN401 - ComfyUI's VIDEO
+        unique_id: str | None = None,
+        **settings: Any,  # noqa: ANN401 - widgets
+    ) -> tuple[Any]:
+        """Translate a VIDEO into a new file. Raises SourceError where it breaks."""
+        from ..live2diff_core.live.source import VideoFile
+        from .conditioning import read_prompt
+        from .sessions import DirectedSession
+
+        config = stream_config({"t_index": "", **settings}, model.depth_range)
+        prompt = read_prompt(conditioning, model.model.text_channels)
+        with (
+            _file_of(video) as path,
+            VideoFile(path) as source,
+            model.running(config, fresh=True),
+            DirectedSession(model, config, prompt) as session,
+            _new_file(".mp4") as target,
+        ):
+            progress = host.Progress(source.info.frames or 0, unique_id)
+            _write(session, source, target, progress)
+        return (host.video_from_file(target),)
+
+
+def _write(
+    session: "DirectedSession", source: "VideoFile", target: Path, progress: host.Progress
+) -> None:
+    from ..live2diff_core.live.sink import VideoFileSink
+    from ..live2diff_core.stream.session import translate
+
+    size = session.config.width, session.config.height
+    with VideoFileSink(target, size, source.info.rate, source.info) as sink:
+        for frame in translate(session, source, session.before):
+            sink.write(frame)
+            progress.step(frame.rgb)
+
+
+@contextmanager
+def _file_of(video: Any) -> Iterator[Path]:  # noqa: ANN401 - ComfyUI's VIDEO
+    """The file of a VIDEO; one that had to be written for it goes afterwards."""
+    path, is_ours = host.video_file(video)
+    try:
+        yield path
+    finally:
+        if is_ours:
+            path.unlink()
+
+
+@contextmanager
+def _new_file(suffix: str) -> Iterator[Path]:
+    """A temporary file that stays if the block ends well, or where the source breaks."""
+    path, is_kept = host.temporary_path(suffix), False
+    try:
+        yield path
+        is_kept = True
+    except SourceError as error:
+        is_kept = True
+        raise SourceError(f"{error} What was translated up to there is in {path}.") from error
+    finally:
+        if not is_kept:
+            path.unlink(missing_ok=True)

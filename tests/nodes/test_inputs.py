@@ -1,0 +1,68 @@
+"""Widgets that are wrong are named before a run."""
+
+import pytest
+
+from live2diff_core.config import StepSelection
+from live2diff_core.errors import ConfigError
+from tests.nodes.graph import MAPPINGS, SETTINGS, images
+from tests.pack import pack_module
+
+inputs = pack_module("nodes.inputs")
+NODES = [MAPPINGS["Live2DiffWarmup"], MAPPINGS["Live2DiffTranslateVideo"]]
+WIDGETS = {"width": 256, "height": 192, "steps": 2, "denoise": 0.6, "t_index": ""}
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_good_widgets_pass(node) -> None:
+    assert node.VALIDATE_INPUTS(**WIDGETS) is True
+    assert node.VALIDATE_INPUTS(**{**WIDGETS, "t_index": "30, 36,42", "denoise": 0.02}) is True
+
+
+@pytest.mark.parametrize("node", NODES)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"width": 500}, "width must be a multiple of 64 from 64 to 2048, got 500.*nearest is 512"),
+        ({"height": 0}, "height must .* nearest is 64"),
+        ({"height": 4096}, "height must .* nearest is 2048"),
+        ({"t_index": "30,x"}, "t_index is numbers"),
+        ({"t_index": "42,30"}, "must ascend"),
+        ({"t_index": "30,99"}, r"must lie in 0\.\.49"),
+        ({"steps": 9}, "steps must be 1 to 8"),
+        ({"denoise": 0.02, "steps": 4}, "raise the strength or lower the steps"),
+        ({"denoise": 1.5}, "at most 1"),
+    ],
+)
+def test_wrong_widgets_are_explained(node, change, words) -> None:
+    problem = node.VALIDATE_INPUTS(**{**WIDGETS, **change})
+    assert isinstance(problem, str)
+    with pytest.raises(AssertionError, match=words):
+        raise AssertionError(problem)
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_linked_widgets_are_left_to_the_run(node) -> None:
+    assert node.VALIDATE_INPUTS(**dict.fromkeys(WIDGETS)) is True
+
+
+def test_too_few_frames_are_counted() -> None:
+    warmup = MAPPINGS["Live2DiffWarmup"]
+    assert warmup.VALIDATE_INPUTS(**WIDGETS, frames=images(8)) is True
+    assert "8 frames or more, got 3" in warmup.VALIDATE_INPUTS(**WIDGETS, frames=images(3))
+
+
+def test_the_timeline_is_read_before_a_run() -> None:
+    travel = MAPPINGS["Live2DiffPromptTravel"]
+    assert travel.VALIDATE_INPUTS(timeline="0: ink; 8: neon") is True
+    assert "begins with" in travel.VALIDATE_INPUTS(timeline="ink then neon")
+
+
+def test_t_index_overrides_steps_and_denoise() -> None:
+    assert inputs.step_selection({**SETTINGS, "t_index": "30,36"}) == StepSelection((30, 36))
+    chosen = StepSelection(strength=0.6, steps=2)
+    assert inputs.step_selection({**SETTINGS, "t_index": "  "}) == chosen
+
+
+def test_a_run_checks_the_size_again() -> None:
+    with pytest.raises(ConfigError, match="width"):
+        inputs.stream_config({**SETTINGS, "t_index": "", "width": 100}, "running")
