@@ -1,4 +1,4 @@
-"""The rules of the house, read from the syntax tree of every module of live2diff_core.
+"""The rules of the house, read from the syntax tree of every module of live2diff_core and nodes.
 
 Each rule is a function from a Module to its violations; each is also run on a planted violation.
 """
@@ -13,7 +13,17 @@ import pytest
 
 PACKAGE = "live2diff_core"
 CORE = Path(__file__).resolve().parent.parent / PACKAGE
-HOST = {"comfy", "folder_paths", "server", "nodes", "execution"}
+HOST = {
+    "comfy",
+    "comfy_api",
+    "comfy_execution",
+    "comfy_extras",
+    "execution",
+    "folder_paths",
+    "nodes",
+    "server",
+}
+NODE_LINES = 25  # of the method that ComfyUI calls
 MAX_LINES = 400
 # "live/file.py:function" of handlers that may catch everything (a thread's edge).
 BROAD_EXCEPT_ALLOWED: set[str] = set()
@@ -52,6 +62,13 @@ class Module:
 MODULES = [
     Module(PurePosixPath(file.relative_to(CORE).as_posix()), file.read_text(encoding="utf-8"))
     for file in sorted(CORE.rglob("*.py"))
+]
+
+
+PACK = CORE.parent / "nodes"
+NODES = [
+    Module(PurePosixPath(file.relative_to(PACK).as_posix()), file.read_text(encoding="utf-8"))
+    for file in sorted(PACK.rglob("*.py"))
 ]
 
 
@@ -170,8 +187,27 @@ def cycle(modules: list[Module]) -> list[str]:
     return []
 
 
-def violations(rule: Callable[[Module], list[str]]) -> list[str]:
-    return [found for module in MODULES for found in rule(module)]
+def long_nodes(module: Module) -> list[str]:
+    """Methods named by FUNCTION whose code, signature and docstring apart, is too long."""
+    found = []
+    for node in ast.walk(module.tree):
+        if not isinstance(node, ast.ClassDef):
+            continue
+        named = {
+            item.value.value
+            for item in node.body
+            if isinstance(item, ast.Assign) and ast.unparse(item.targets[0]) == "FUNCTION"
+        }
+        methods = (item for item in node.body if isinstance(item, ast.FunctionDef))
+        for method in (method for method in methods if method.name in named):
+            lines = (method.end_lineno or 0) - method.body[0].end_lineno
+            if lines > NODE_LINES:
+                found.append(f"{module.path}:{method.name} has {lines} lines")
+    return found
+
+
+def violations(rule: Callable[[Module], list[str]], modules: list[Module] = MODULES) -> list[str]:
+    return [found for module in modules for found in rule(module)]
 
 
 def planted(path: str, source: str) -> Module:
@@ -184,6 +220,20 @@ def test_the_modules_are_found() -> None:
 
 def test_imports_go_down() -> None:
     assert violations(upward_imports) == []
+
+
+@pytest.mark.parametrize("rule", [self_imports, cuda_defaults, long_files, broad_excepts])
+def test_nodes_keep_the_rules_of_the_core(rule) -> None:
+    assert violations(rule, NODES) == []
+
+
+def test_nodes_import_comfyui_in_one_place() -> None:
+    found = violations(host_imports, NODES)
+    assert {line.partition(":")[0] for line in found} == {"host.py"}
+
+
+def test_nodes_are_thin() -> None:
+    assert violations(long_nodes, NODES) == []
 
 
 def test_no_import_cycle() -> None:
@@ -210,6 +260,7 @@ def test_nothing_catches_everything() -> None:
     assert set(violations(broad_excepts)) == BROAD_EXCEPT_ALLOWED
 
 
+LINE = "\n  1"
 BAD = [
     (upward_imports, "errors.py", "from .models import unet"),
     (upward_imports, "cache.py", "from . import models"),
@@ -241,6 +292,8 @@ BAD = [
     (cuda_defaults, "config.py", "class C:\n    device: str = 'cuda'"),
     (cuda_defaults, "cli/main.py", "parser.add_argument('--device', default='cuda')"),
     (long_files, "cache.py", "\n" * (MAX_LINES + 1)),
+    (host_imports, "warmup.py", "def f():\n    from comfy_api.input import VideoInput"),
+    (long_nodes, "plan.py", f"class A:\n FUNCTION = 'f'\n def f(s):\n  0{(NODE_LINES + 1) * LINE}"),
     (broad_excepts, "cache.py", "try: ...\nexcept: ..."),
     (broad_excepts, "cache.py", "try: ...\nexcept Exception as e: ..."),
     (broad_excepts, "cache.py", "try: ...\nexcept (ValueError, BaseException): ..."),
@@ -258,6 +311,7 @@ GOOD = [
     (self_imports, "models/unet.py", "from ..errors import ConfigError"),
     (cuda_defaults, "cache.py", "def f(device): return device == 'cuda'"),
     (long_files, "cache.py", "\n" * MAX_LINES),
+    (long_nodes, "plan.py", "class A:\n FUNCTION = 'f'\n def g(s):\n  0" + 99 * LINE),
     (broad_excepts, "cache.py", "try: ...\nexcept (OSError, ValueError): ..."),
     (broad_excepts, "cache.py", "with contextlib.suppress(KeyError): raise Exception"),
 ]
