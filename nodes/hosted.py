@@ -16,8 +16,8 @@ from . import host
 class HostedModel:
     """What LIVE2DIFF_MODEL carries.
 
-    patchers: ComfyUI's holders of the model's networks, which live as long as this does; empty
-    outside ComfyUI.
+    patchers: ComfyUI's holders of the model's networks, which live as long as this does; None for
+    each outside ComfyUI.
     """
 
     model: TranslationModel

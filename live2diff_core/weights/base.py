@@ -51,13 +51,10 @@ class Base:
 
     def load_unet(self, device: torch.device, dtype: torch.dtype) -> UNet2DConditionModel:
         """The UNet, strictly. Raises WeightsError."""
-        what = str(self.file.path)
-        made = empty(UNet2DConditionModel, self.settings, what)
-        state = _read_below(self.file, self.prefix or "", dtype)
+        what, state = str(self.file.path), _read_below(self.file, self.prefix or "", dtype)
         if self.prefix is not None:
-            own = ldm_keys(made.state_dict())
-            state = {own.get(key, key): tensor for key, tensor in state.items()}
-        return fill(made, state, what, device, dtype)
+            return unet_from_ldm(state, what, device, dtype)
+        return fill(empty(UNet2DConditionModel, self.settings, what), state, what, device, dtype)
 
     def load_text(self, device: torch.device, dtype: torch.dtype) -> CLIPTextModel | None:
         """The text encoder, if the base brings one. Raises WeightsError."""
@@ -93,6 +90,21 @@ def open_base(path: Path) -> Base:
         if f"{prefix}{FIRST}" in file.infos:
             return Base(None, file, prefix, unet_config(_below(file.infos, prefix), str(path)))
     return Base(None, file, None, diffusers_unet_config(file.infos, str(path)))
+
+
+def unet_from_ldm(
+    tensors: Mapping[str, Tensor], what: str, device: torch.device, dtype: torch.dtype
+) -> UNet2DConditionModel:
+    """A UNet from tensors in original (LDM) names, without their prefix, strictly.
+
+    They are not copied if they are of the device and dtype. what: their file, for errors. Raises
+    WeightsKindError for tensors of no such network, WeightsKeyError, WeightsValueError.
+    """
+    infos = {key: TensorInfo(tuple(t.shape), t.dtype) for key, t in tensors.items()}
+    made = empty(UNet2DConditionModel, unet_config(infos, what), what)
+    own = ldm_keys(made.state_dict())
+    state = {own.get(key, key): tensor for key, tensor in tensors.items()}
+    return fill(made, state, what, device, dtype)
 
 
 def _open_folder(path: Path) -> Base:

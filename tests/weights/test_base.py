@@ -23,6 +23,7 @@ from live2diff_core.weights.base import (
     diffusers_unet_config,
     open_base,
     unet_config,
+    unet_from_ldm,
 )
 from live2diff_core.weights.component import component
 from live2diff_core.weights.files import TensorInfo
@@ -156,6 +157,19 @@ def test_a_unet_alone_in_diffusers_names_is_a_base_without_the_rest(tmp_path):
     base = load(sd15.save(state, tmp_path / "unet.safetensors"))
     assert same(base.unet.state_dict(), state)
     assert (base.text, base.autoencoder) == (None, None)
+
+
+def test_a_unet_is_made_of_tensors_in_original_names_without_a_copy():
+    state = sd15.original_unet(sd15.tiny_unet().spatial)
+    tensors = {key.removeprefix(sd15.UNET_PREFIX): t.clone() for key, t in state.items()}
+    unet = unet_from_ldm(tensors, "the tensors", CPU, torch.float32)
+    assert same(unet.state_dict(), sd15.tiny_unet().spatial.state_dict())
+    assert unet.conv_out.bias.data_ptr() == tensors["out.2.bias"].data_ptr()
+
+
+def test_tensors_of_no_unet_are_refused_under_the_name_given():
+    with pytest.raises(WeightsKindError, match="the tensors holds no Stable Diffusion"):
+        unet_from_ldm({"out.2.bias": torch.ones(4)}, "the tensors", CPU, torch.float32)
 
 
 def test_a_diffusers_folder_gives_the_same(tmp_path):

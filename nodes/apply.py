@@ -1,0 +1,130 @@
+"""The node that makes a streaming model of the user's own MODEL and VAE."""
+
+from typing import TYPE_CHECKING, Any
+
+from ..live2diff_core.config import DepthRule, NoiseScheduleConfig, StepSelection
+from . import host
+from .files import (
+    STRUCTURE,
+    depth_models,
+    depth_problem,
+    motion_files,
+    motion_problem,
+    stamp,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..live2diff_core.models.depth import DepthEstimator
+    from .hosted import HostedModel
+
+NO_MOTION = "(no motion weights found)"
+SIDE = 512  # pixels; what the motion weights were trained with
+STEPS = StepSelection((30, 36, 42))
+
+
+class Live2DiffApply:
+    """A MODEL and a VAE of Stable Diffusion 1.5 with Live2Diff's motion weights."""
+
+    CATEGORY = "Live2Diff/model"
+    DESCRIPTION = (
+        "Makes a streaming model of your own Stable Diffusion 1.5 MODEL, with all LoRAs and merges "
+        "before it, and Live2Diff's motion weights. The MODEL itself is not changed. Put LCM-LoRA "
+        "before it (Load LoRA) and take taesd as VAE (Load VAE) for speed."
+    )
+    RETURN_TYPES = ("LIVE2DIFF_MODEL",)
+    RETURN_NAMES = ("model",)
+    OUTPUT_TOOLTIPS = ("For Warm-up, Translate Video and Plan.",)
+    FUNCTION = "apply"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """MODEL, VAE and what lies in the model folders."""
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "Stable Diffusion 1.5 or a finetune, with LoRAs."}),
+                "vae": ("VAE", {"tooltip": "That of the checkpoint, or taesd, which is fast."}),
+                "motion_weights": (
+                    list(motion_files()) or [NO_MOTION],
+                    {
+                        "tooltip": "live2diff.ckpt, or the safetensors that `live2diff convert` "
+                        "makes of it, from models/live2diff or models/animatediff_models."
+                    },
+                ),
+                "depth_model": (
+                    [STRUCTURE, *depth_models()],
+                    {
+                        "default": STRUCTURE,
+                        "tooltip": "What tells near from far: a depth model from models/depth "
+                        "(the motion weights were trained with dpt_hybrid_384.pt), or structure, "
+                        "which needs no file.",
+                    },
+                ),
+                "depth_range": (
+                    ["running", "frame"],
+                    {
+                        "default": "running",
+                        "tooltip": "How depth is scaled. running: its range follows the stream, "
+                        "steadier. frame: each frame has its own; the paper's way.",
+                    },
+                ),
+            }
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, motion_weights: str | None, depth_model: str | None) -> bool | str:
+        """What is wrong with the files that are named; a name that is linked is None."""
+        problem = None if motion_weights is None else motion_problem(motion_weights)
+        if problem is None and depth_model is not None:
+            problem = depth_problem(depth_model)
+        return problem or True
+
+    @classmethod
+    def IS_CHANGED(
+        cls, motion_weights: str | None, depth_model: str | None, **_: object
+    ) -> tuple[object, ...]:
+        """Made again when a file is replaced under its name, or the device policy changes."""
+        named = (motion_files().get(motion_weights or ""), depth_models().get(depth_model or ""))
+        return (*(path and stamp(path) for path in named), str(host.network_device()))
+
+    def apply(
+        self,
+        model: Any,  # noqa: ANN401 - ComfyUI's MODEL
+        vae: Any,  # noqa: ANN401 - ComfyUI's VAE
+        motion_weights: str,
+        depth_model: str,
+        depth_range: DepthRule,
+    ) -> "tuple[HostedModel]":
+        """Raises WeightsError for a MODEL, VAE or file of another kind."""
+        from ..live2diff_core.models.translator import ModelDefaults, TranslationModel
+        from .hosted import HostedModel
+        from .unet import prediction_of, unet_of
+        from .vae import HostAutoencoder
+
+        autoencoder, prediction = HostAutoencoder(vae), prediction_of(model)
+        motion_file = motion_files()[motion_weights]
+        unet = unet_of(model, motion_file)
+        depth, depth_patchers = _depth(depth_model, next(unet.module.parameters()).dtype)
+        translation = TranslationModel(
+            name=f"Stable Diffusion 1.5 with {motion_file.stem}",
+            unet=unet.module,
+            autoencoder=autoencoder,
+            depth=depth,
+            text_encoder=None,
+            schedule=NoiseScheduleConfig(prediction=prediction),
+            defaults=ModelDefaults(SIDE, SIDE, STEPS),
+        )
+        patchers = (unet.patcher, autoencoder.patcher, *depth_patchers)
+        return (HostedModel(translation, depth_range, patchers),)
+
+
+def _depth(name: str, dtype: "torch.dtype") -> "tuple[DepthEstimator, tuple[Any, ...]]":
+    """A depth estimator and ComfyUI's holder of it, if it has weights. Raises WeightsError."""
+    from ..live2diff_core.models.depth import StructureMap
+    from ..live2diff_core.weights.depth import load_depth
+
+    if name == STRUCTURE:
+        return StructureMap(), ()
+    network = load_depth(depth_models()[name], host.storage_device(), dtype)
+    return network, (host.Resident(network).patcher,)
