@@ -21,7 +21,7 @@ class Frame:
 
 def to_unit_range(rgb: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Bring pixels to a device as floating point in [0, 1]; uint8 travels as uint8."""
-    moved = rgb.to(device, non_blocking=True)
+    moved = rgb.to(device, non_blocking=device.type == "cuda")  # not safe on every other device
     if moved.dtype == torch.uint8:
         return moved.to(dtype) / 255
     return moved.to(dtype)

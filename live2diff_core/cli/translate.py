@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
         config = stream_config(options, model, size)
         check_memory(model, config)
         timeline = _timeline(options, model, template)
-        prompt = timeline.first if timeline else _prompt(options, model, template)
+        prompt = timeline.at(0, 0.0) if timeline else _prompt(options, model, template)
         with Session(model, config, prompt) as session:
             result = Run(session, Travel(session, timeline) if timeline else None)
             try:

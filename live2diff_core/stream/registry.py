@@ -153,7 +153,13 @@ class SessionRegistry(Generic[S]):
                     f"{len(self._entries)} sessions are in use and {limit} may be open: close one, "
                     "or raise the limit"
                 )
-            logger.info("session %s is closed: %d may be open, and %s is new", idle.key, limit, key)
+            logger.warning(
+                "session %s is closed before its stream ended, as %s is new and %d may be open: it "
+                "begins again at its warm-up; raise the limit",
+                idle.key,
+                key,
+                limit,
+            )
             self._end(idle)
 
     def _leave(self, entry: _Entry[S], completed: bool) -> None:

@@ -70,7 +70,7 @@ class PromptTimeline:
             prompt = self.keys[max(passed - 1, 0)][1]
             return _settled(prompt)
         (start, first), (end, second) = self.keys[passed - 1 : passed + 1]
-        if first == second:
+        if first == second or now == start:
             return _settled(first)
         return Mix(first, second, (now - start) / (end - start))
 
@@ -114,10 +114,9 @@ class EncodedTimeline:
                 "length with align_embeddings"
             )
 
-    @property
-    def first(self) -> Tensor:
-        """The embedding that a session is opened with, (1, tokens, dim): the first key's."""
-        return self.embeddings[self.timeline.keys[0][1]]
+    def at(self, index: int, timestamp: float) -> Tensor:
+        """The embedding of the frame of this number, at this time in seconds."""
+        return self.embed(self.timeline.at(index, timestamp))
 
     @torch.inference_mode()
     def embed(self, mix: Mix) -> Tensor:
@@ -138,20 +137,21 @@ def encode_timeline(encoder: TextEncoder, timeline: PromptTimeline) -> EncodedTi
 class Travel:
     """Takes a session along a timeline; give `before` to `translate`.
 
-    The session is open with the timeline's `first` embedding. On the way from one prompt to the
-    next every frame has an embedding of its own; the warm-up frames are renewed each time that the
-    ring has passed, and on arrival.
+    The session shows what the timeline has at frame number `index`, `timestamp` in seconds. On the
+    way from one prompt to the next every frame has an embedding of its own; the warm-up frames are
+    renewed each time that the ring has passed, and on arrival.
     """
 
-    def __init__(self, session: Session, encoded: EncodedTimeline) -> None:
+    def __init__(
+        self, session: Session, encoded: EncodedTimeline, index: int = 0, timestamp: float = 0.0
+    ) -> None:
         self._session, self._encoded = session, encoded
-        self._mix = _settled(encoded.timeline.keys[0][1])
+        self._mix = encoded.timeline.at(index, timestamp)
         self._steered = 0
 
     def before(self, frame: Frame) -> None:
         """Bring the session's prompt to this frame's place in the timeline."""
         mix = self._encoded.timeline.at(frame.index, frame.timestamp)
-        mix = mix if mix.weight else _settled(mix.first)
         if mix == self._mix:
             return
         self._mix = mix

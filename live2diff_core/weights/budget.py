@@ -283,22 +283,27 @@ def _advice(model: Footprint, stream: StreamSize, free: int) -> str:
     return "no size would fit; close other programs, or choose float16 or another device"
 
 
-def largest_size(model: Footprint, stream: StreamSize, free: int) -> tuple[int, int] | None:
-    """The largest width and height in about the stream's shape that fit at its steps, if any."""
-    fitting = None
-    for size in _sizes(model.size_multiple, stream):
+def largest_size(
+    model: Footprint, stream: StreamSize, free: int, sides: range | None = None
+) -> tuple[int, int] | None:
+    """The largest width and height in about the stream's shape that fit at its steps, if any.
+
+    sides: ascending multiples of the first, the model's if None.
+    """
+    fitting, multiple = None, model.size_multiple
+    for size in _sizes(sides or range(multiple, LARGEST_SIDE + 1, multiple), stream):
         if estimate(model, replace(stream, width=size[0], height=size[1])).total > free:
             break
         fitting = size
     return fitting
 
 
-def _sizes(multiple: int, stream: StreamSize) -> Iterator[tuple[int, int]]:
+def _sizes(sides: range, stream: StreamSize) -> Iterator[tuple[int, int]]:
     """Sizes in about the shape of a stream, growing."""
     across = stream.width >= stream.height
     longer, shorter = sorted((stream.width, stream.height), reverse=True)
-    for length in range(multiple, LARGEST_SIDE + 1, multiple):
-        other = max(multiple, round(length * shorter / longer / multiple) * multiple)
+    for length in sides:
+        other = max(sides.step, round(length * shorter / longer / sides.step) * sides.step)
         yield (length, other) if across else (other, length)
 
 

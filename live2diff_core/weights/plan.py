@@ -25,16 +25,21 @@ PARTS = {
 
 
 def make_plan(
-    model: Footprint, stream: StreamSize, device: torch.device, loaded_bytes: int = 0
+    model: Footprint,
+    stream: StreamSize,
+    device: torch.device,
+    free: int | None = None,
+    sides: range | None = None,
 ) -> dict[str, Any]:
     """What is needed, what is free and what would fit, for JSON.
 
-    loaded_bytes: of the weights, those that are on the device already; they are not needed again.
-    Raises FrameSizeError.
+    free: bytes that can be had, from who knows better than the device: with what the model itself
+    holds already, and what others would give back. sides: those of sizes that may be proposed,
+    the model's if None. Raises FrameSizeError.
     """
-    budget, free = estimate(model, stream), free_memory(device)
-    room = free + loaded_bytes
-    size = largest_size(model, stream, room)
+    budget = estimate(model, stream)
+    room = free_memory(device) if free is None else free
+    size = largest_size(model, stream, room, sides)
     return {
         "size": f"{stream.width}x{stream.height}",
         "steps": stream.steps,
@@ -42,8 +47,7 @@ def make_plan(
         "device": str(device),
         "dtype": str(model.dtype).removeprefix("torch."),
         "bytes": asdict(budget) | {"total": budget.total},
-        "loaded_bytes": loaded_bytes,
-        "free_bytes": free,
+        "free_bytes": room,
         "fits": budget.total <= room,
         "prompt_change_bytes": budget.cache,
         "prompt_change_fits": budget.total + budget.cache <= room,
@@ -64,10 +68,9 @@ def heading(plan: dict[str, Any]) -> str:
 
 
 def figures(plan: dict[str, Any]) -> list[tuple[str, int]]:
-    """Labels and bytes: of what is needed, its sum, what of it is loaded, and what is free."""
+    """Labels and bytes: of what is needed, its sum, and what is free."""
     needed = [(label, plan["bytes"][name]) for name, label in PARTS.items()]
-    loaded = [("loaded already", plan["loaded_bytes"])] if plan["loaded_bytes"] else []
-    return [*needed, *loaded, ("free", plan["free_bytes"])]
+    return [*needed, ("free", plan["free_bytes"])]
 
 
 def verdict(plan: dict[str, Any]) -> list[str]:

@@ -50,10 +50,10 @@ class Counting(TextEncoder):
 @pytest.mark.parametrize(
     ("index", "mix"),
     [
-        (0, Mix("ink", "neon", 0)),
+        (0, Mix("ink", "ink", 0)),
         (12, Mix("ink", "neon", 0.25)),
         (47, Mix("ink", "neon", 47 / 48)),
-        (48, Mix("neon", "chalk", 0)),
+        (48, Mix("neon", "neon", 0)),
         (49, Mix("neon", "chalk", 0.5)),
         (50, Mix("chalk", "chalk", 0)),
         (9999, Mix("chalk", "chalk", 0)),
@@ -147,7 +147,7 @@ def test_keys_show_their_prompts_exactly_and_the_way_between_is_their_blend():
     encoded = encode_timeline(FREE, travel)
     first, second = FREE.encode("ink cat"), FREE.encode("neon city")
     assert torch.equal(encoded.embed(travel.at(0, 0.0)), first)
-    assert torch.equal(encoded.first, first)
+    assert torch.equal(encoded.at(0, 0.0), first)
     assert torch.equal(encoded.embed(travel.at(8, 0.0)), second)
     torch.testing.assert_close(encoded.embed(travel.at(2, 0.0)), blend(first, second, 0.25))
 
@@ -187,7 +187,9 @@ def test_embeddings_of_different_shapes_are_refused(other):
 
 def test_an_embedding_that_no_key_names_is_left_alone():
     embeddings = {"ink": torch.zeros(1, 8, 16), "else": torch.zeros(1, 16, 16)}
-    assert EncodedTimeline(PromptTimeline(((0, "ink"),)), embeddings).first is embeddings["ink"]
+    assert (
+        EncodedTimeline(PromptTimeline(((0, "ink"),)), embeddings).at(0, 0.0) is embeddings["ink"]
+    )
 
 
 # ---- travelling
@@ -199,7 +201,7 @@ def travelled(timeline: PromptTimeline, count: int = 40) -> tuple[list[Frame], i
     """
     encoded = encode_timeline(STYLES, timeline)
     model = replace(tiny_model(), text_encoder=None)
-    session = Session(model, stream_config(noise="fixed"), encoded.first)
+    session = Session(model, stream_config(noise="fixed"), encoded.at(0, 0.0))
     frames = list(translate(session, make_frames(count), Travel(session, encoded).before))
     return frames, session.stats.reprimes
 
@@ -224,6 +226,19 @@ def test_a_travel_goes_from_one_prompt_to_the_other_and_stays_there():
     assert not any(nearer[:12])
     assert all(nearer[26:])
     assert reprimes == 2  # each time the ring had passed, and on arrival
+
+
+def test_a_travel_may_begin_on_the_way():
+    """A session that shows what the timeline has at its next frame goes on as if it had always."""
+    encoded = encode_timeline(STYLES, PromptTimeline(((0, "ink"), (10, "ink"), (11, "neon"))))
+    session = Session(tiny_model(), stream_config(noise="fixed"), encoded.at(14, 0.0))
+    travel = Travel(session, encoded, 14)
+    frames = make_frames(20)
+    session.warmup(frames[:8])
+    for frame in frames[14:]:
+        travel.before(frame)
+        session.push([frame])
+    assert session.stats.reprimes == 0
 
 
 def test_two_keys_side_by_side_are_a_cut():
