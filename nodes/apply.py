@@ -73,7 +73,9 @@ class Live2DiffApply:
         }
 
     @classmethod
-    def VALIDATE_INPUTS(cls, motion_weights: str | None, depth_model: str | None) -> bool | str:
+    def VALIDATE_INPUTS(
+        cls, motion_weights: str | None = None, depth_model: str | None = None
+    ) -> bool | str:
         """What is wrong with the files that are named; a name that is linked is None."""
         problem = None if motion_weights is None else motion_problem(motion_weights)
         if problem is None and depth_model is not None:
@@ -82,7 +84,7 @@ class Live2DiffApply:
 
     @classmethod
     def IS_CHANGED(
-        cls, motion_weights: str | None, depth_model: str | None, **_: object
+        cls, motion_weights: str | None = None, depth_model: str | None = None, **_: object
     ) -> tuple[object, ...]:
         """Made again when a file is replaced under its name, or the device policy changes."""
         named = (motion_files().get(motion_weights or ""), depth_models().get(depth_model or ""))

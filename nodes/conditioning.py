@@ -1,9 +1,10 @@
 """ComfyUI's CONDITIONING as a prompt: [[embedding (1, tokens, channels), settings], ...]."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..live2diff_core.errors import PromptError
@@ -21,6 +22,7 @@ REFUSED = {
     "hooks": "hooks",
     "concat_latent_image": "an inpainting or video latent",
     "reference_latents": "reference latents",
+    "unclip_conditioning": "an unCLIP picture",
 }
 
 
@@ -30,6 +32,28 @@ class Prompt:
 
     embedding: Tensor
     timeline: EncodedTimeline | None = None
+
+    def at(self, index: int) -> Tensor:
+        """The embedding of the frame of this number."""
+        return self.embedding if self.timeline is None else self.timeline.at(index, 0.0)
+
+    def is_same(self, other: "Prompt") -> bool:
+        """Whether every frame gets the same from both."""
+        ours, theirs = self._embeddings(), other._embeddings()
+        times = [p.timeline and p.timeline.timeline for p in (self, other)]
+        return (
+            times[0] == times[1]
+            and ours.keys() == theirs.keys()
+            and all(equal(ours[name], theirs[name]) for name in ours)
+        )
+
+    def _embeddings(self) -> Mapping[str, Tensor]:
+        return {"": self.embedding} if self.timeline is None else self.timeline.embeddings
+
+
+def equal(first: Tensor, second: Tensor) -> bool:
+    """Whether two embeddings are the same, wherever they are."""
+    return torch.equal(first, second.to(first))
 
 
 def read_prompt(conditioning: Sequence[Any], channels: int) -> Prompt:
@@ -49,7 +73,13 @@ def read_prompt(conditioning: Sequence[Any], channels: int) -> Prompt:
             f"this CONDITIONING is {tuple(embedding.shape)}, the model takes (1, tokens, "
             f"{channels}): encode the prompt with the CLIP that belongs to the model"
         )
-    return Prompt(embedding, settings.get(TIMELINE))
+    timeline: EncodedTimeline | None = settings.get(TIMELINE)
+    if timeline is not None and not equal(timeline.at(0, 0.0), embedding):
+        raise PromptError(
+            "this CONDITIONING was changed after Prompt Travel (Conditioning Average, Concat, Zero "
+            "Out), which its timeline cannot follow: connect Prompt Travel directly"
+        )
+    return Prompt(embedding, timeline)
 
 
 def single_entry(conditioning: Sequence[Any]) -> tuple[Tensor, dict[str, Any]]:

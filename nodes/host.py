@@ -4,24 +4,31 @@ Every function works outside ComfyUI, too: a node is then plain Python on a CPU,
 bar and without memory rules, as tests and scripts use it.
 """
 
+import io
 import json
 import logging
 import sys
 import tempfile
+import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from ..live2diff_core.errors import MemoryBudgetError
+from ..live2diff_core.errors import ConfigError, MemoryBudgetError
+from ..live2diff_core.frames import to_bytes
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = {".safetensors", ".ckpt", ".pt", ".pth", ".bin"}
 FOLDERS = ("live2diff", "animatediff_models", "depth")  # below models/, made known to ComfyUI here
-PREVIEW_SIDE = 512  # pixels
+PREVIEW_SIDE = 384  # pixels
+PREVIEW_SECONDS = 1 / 30  # between two previews: ComfyUI keeps all that a slow page has not taken
 OUT_OF_MEMORY = torch.cuda.OutOfMemoryError  # of every accelerator; what ComfyUI catches, too
 
 
@@ -44,7 +51,7 @@ def network_device() -> torch.device:
 
 def storage_device() -> torch.device:
     """Where weights wait while they are not used."""
-    if not inside():
+    if network_device().type == "cpu":
         return torch.device("cpu")
     from comfy import model_management
 
@@ -52,15 +59,16 @@ def storage_device() -> torch.device:
 
 
 def network_dtype(parameters: int) -> torch.dtype:
-    """The precision that ComfyUI runs a UNet of so many parameters in on `network_device`."""
+    """The precision that ComfyUI computes a UNet of so many parameters in on `network_device`."""
     device = network_device()
-    if not inside() or device.type == "cpu":
+    if device.type == "cpu":
         return torch.float32
     from comfy import model_management
 
     supported = [torch.float16, torch.bfloat16, torch.float32]
-    dtype = model_management.unet_dtype(device, parameters, supported)
-    return dtype if dtype in supported else torch.float16
+    stored = model_management.unet_dtype(device, parameters, supported)
+    computed = model_management.unet_manual_cast(stored, device, supported) or stored
+    return computed if computed in supported else torch.float32
 
 
 class Resident:
@@ -94,21 +102,33 @@ def load(patchers: Sequence[Any], needed: int) -> None:
         if devices - {torch.device(patcher.load_device).type}:
             raise MemoryBudgetError(
                 f"ComfyUI left a part of {type(patcher.model).__name__} off the device: start it "
-                "without --novram, or set the device policy of Live2Diff to cpu"
+                "without --novram, or run all on the CPU (--cpu)"
             )
 
 
-def loaded_bytes(patchers: Sequence[Any]) -> int:
-    """Bytes of networks that are on their devices already. patchers: of ComfyUI."""
-    return sum(patcher.loaded_size() for patcher in patchers) if inside() else 0
+def free_bytes(weights: int) -> int:
+    """Bytes that a model with its stream may have on `network_device`.
+
+    weights: of the model. On an accelerator, all that ComfyUI's loaded models give back is counted;
+    in the processor's memory the model is already.
+    """
+    device = network_device()
+    if device.type == "cpu":
+        return int(psutil.virtual_memory().available) + weights
+    from comfy import model_management
+
+    loaded = [m for m in model_management.current_loaded_models if m.device == device and m.model]
+    free = model_management.get_free_memory(device)
+    return int(free + sum(held.model_loaded_memory() for held in loaded))
 
 
-def free_cached() -> None:
-    """Give memory back that torch holds without using it."""
+def unload_all() -> None:
+    """Take every network off the device, as ComfyUI does when it is full."""
     if not inside():
         return
     from comfy import model_management
 
+    model_management.unload_all_models()
     model_management.soft_empty_cache()
 
 
@@ -134,6 +154,7 @@ class Progress:
 
     def __init__(self, total: int, node_id: str | None) -> None:
         self.total, self.done = max(total, 1), 0
+        self._shown = -PREVIEW_SECONDS
         self._bar: Any = None
         if inside():
             from comfy.utils import ProgressBar
@@ -146,14 +167,19 @@ class Progress:
         self.done += count
         self.total = max(self.total, self.done)
         if self._bar is not None:
-            self._bar.update_absolute(self.done, self.total, None if rgb is None else _preview(rgb))
+            self._bar.update_absolute(self.done, self.total, self._preview(rgb))
 
+    def _preview(self, rgb: Tensor | None) -> tuple[str, Any, int] | None:
+        if rgb is None or time.monotonic() - self._shown < PREVIEW_SECONDS:
+            return None
+        from PIL import Image
 
-def _preview(rgb: Tensor) -> tuple[str, Any, int]:
-    from PIL import Image
-
-    pixels = (rgb.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    return "JPEG", Image.fromarray(pixels), PREVIEW_SIDE
+        self._shown = time.monotonic()
+        scale = PREVIEW_SIDE / max(rgb.shape[1:])
+        if scale < 1:
+            rgb = functional.interpolate(rgb[None], scale_factor=scale, mode="area")[0]
+        picture = Image.fromarray(to_bytes(rgb).permute(1, 2, 0).cpu().numpy())
+        return "JPEG", picture, max(picture.size)  # as it is: ComfyUI would enlarge it
 
 
 def check_interrupt() -> None:
@@ -175,7 +201,6 @@ def register_folders() -> None:
 
     for name in FOLDERS:
         folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
-        folder_paths.folder_names_and_paths[name][1].update(SUFFIXES)
 
 
 def model_folders(name: str) -> list[Path]:
@@ -189,30 +214,21 @@ def model_folders(name: str) -> list[Path]:
     return [models_folder() / name]
 
 
-def video_file(video: Any) -> tuple[Path, bool]:  # noqa: ANN401 - ComfyUI's VIDEO
-    """The file of a VIDEO, and whether it was written for this; outside ComfyUI a path."""
+def video_origin(video: Any) -> Path | io.BytesIO | None:  # noqa: ANN401 - ComfyUI's VIDEO
+    """The file that a VIDEO is from its beginning to its end, on disk or in memory; None where it
+    is none.
+
+    Outside ComfyUI a path is a VIDEO.
+    """
     if isinstance(video, str | Path):
-        return Path(video), False
-    source = video.get_stream_source() if _is_whole_file(video) else None
-    if isinstance(source, str):
-        return Path(source), False
-    if source is None:
-        path = temporary_path(".mp4")
-        video.save_to(str(path))
-    else:
-        path = temporary_path("")
-        path.write_bytes(source.getbuffer())
-    return path, True
-
-
-def _is_whole_file(video: Any) -> bool:  # noqa: ANN401 - ComfyUI's VIDEO
-    """Whether a VIDEO stands for a file from its beginning to its end."""
+        return Path(video)
     from comfy_api.input_impl import VideoFromFile
 
-    if not isinstance(video, VideoFromFile):
-        return False
     trims = ("_VideoFromFile__start_time", "_VideoFromFile__duration")  # of later releases
-    return not any(getattr(video, name, 0) for name in trims)
+    if not isinstance(video, VideoFromFile) or any(getattr(video, name, 0) for name in trims):
+        return None
+    source = video.get_stream_source()
+    return Path(source) if isinstance(source, str) else source
 
 
 def temporary_path(suffix: str) -> Path:
@@ -229,13 +245,26 @@ def temporary_path(suffix: str) -> Path:
         return Path(file.name)
 
 
-def video_from_file(path: Path) -> Any:  # noqa: ANN401 - ComfyUI's VIDEO
-    """A VIDEO around a file; outside ComfyUI the path itself."""
+def video_from_file(path: Path, is_temporary: bool = False) -> Any:  # noqa: ANN401 - VIDEO
+    """A VIDEO around a file; outside ComfyUI the path itself.
+
+    is_temporary: the file goes when nobody holds the VIDEO any more.
+    """
     if not inside():
         return path
     from comfy_api.input_impl import VideoFromFile
 
-    return VideoFromFile(str(path))
+    video = VideoFromFile(str(path))
+    if is_temporary:
+        weakref.finalize(video, _remove, path)
+    return video
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:  # on Windows somebody may still read it
+        logger.info("%s stays until ComfyUI starts again: %s", path, error)
 
 
 # ---- the prompt that runs
@@ -249,6 +278,19 @@ def client_id() -> str | None:
 
     instance = getattr(server.PromptServer, "instance", None)
     return getattr(instance, "client_id", None)
+
+
+def check_caching() -> None:
+    """Raise ConfigError where ComfyUI was started so that no stream can go on from run to run."""
+    if not inside():
+        return
+    from comfy.cli_args import args
+
+    if getattr(args, "cache_none", False):
+        raise ConfigError(
+            "ComfyUI was started with --cache-none: the warm-up begins anew in every run, so no "
+            "stream goes on. Start it without, or turn flush on and give the whole clip at once"
+        )
 
 
 def nothing_yet() -> Any:  # noqa: ANN401 - ComfyUI's marker
@@ -270,13 +312,22 @@ def setting(name: str, default: Any) -> Any:  # noqa: ANN401 - a value of JSON
     import folder_paths
 
     path = Path(folder_paths.get_user_directory()) / "default" / "comfy.settings.json"
-    if not path.is_file():
-        return default
+    value = _settings(path).get(name)
+    return default if value is None else value
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What a file of settings holds; what it held before while it is being written."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")).get(name, default)
-    except (OSError, ValueError, AttributeError) as error:
-        logger.warning("%s cannot be read (%s): %s is %r", path, error, name, default)
-        return default
+        _known_settings[path] = dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        _known_settings.pop(path, None)
+    except (OSError, ValueError, TypeError) as error:
+        logger.warning("%s cannot be read (%s): its last settings stay", path, error)
+    return _known_settings.get(path, {})
+
+
+_known_settings: dict[Path, dict[str, Any]] = {}
 
 
 def add_routes(add: Callable[[Any], None]) -> None:

@@ -25,24 +25,34 @@ class HostedModel:
     patchers: tuple[Any, ...]
 
     @contextmanager
-    def running(self, config: StreamConfig, fresh: bool) -> Iterator[None]:
-        """Networks are on the device meanwhile, with room for a stream.
+    def running(self, config: StreamConfig, caches: int) -> Iterator[None]:
+        """Networks are on the device meanwhile, with room for a stream; an interrupt is heard at
+        every call of the network.
 
-        fresh: whether the stream's cache is still to come. Raises FrameSizeError for a size that
-        the model cannot take, MemoryBudgetError when the device is full.
+        caches: how many of the stream's caches are still to come; a re-prime takes one beside that
+        which it replaces. Raises FrameSizeError for a size that the model cannot take,
+        MemoryBudgetError when the device is full.
         """
         self.model.check_size(config.width, config.height)
         stream = stream_size(config)
         budget = estimate(model_footprint(self.model), stream)
-        host.load(self.patchers, budget.activations + fresh * budget.cache)
+        hook = self.model.unet.register_forward_pre_hook(_hear_interrupt)
         try:
+            host.load(self.patchers, budget.activations + caches * budget.cache)
             yield
         except host.OUT_OF_MEMORY as error:
-            host.free_cached()
+            host.unload_all()
             raise MemoryBudgetError(
-                f"{self.model.device} is full: {stream} needs {budget}. Lower the size or the "
-                "steps (Live2Diff Plan says what fits), or close other programs and sessions"
+                f"{host.network_device()} is full: {stream} needs {budget}. Lower the size or the "
+                "steps (Live2Diff Plan says what fits), close other sessions (Extensions > "
+                "Live2Diff) or other programs"
             ) from error
+        finally:
+            hook.remove()
+
+
+def _hear_interrupt(*_: object) -> None:
+    host.check_interrupt()
 
 
 def stream_size(config: StreamConfig) -> StreamSize:

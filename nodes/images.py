@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..live2diff_core.config import StreamConfig
 from ..live2diff_core.errors import FrameSizeError
 from ..live2diff_core.frames import Frame
 
@@ -23,3 +24,21 @@ def to_frames(images: Tensor, first: int = 0) -> list[Frame]:
 def to_images(frames: Sequence[Frame]) -> Tensor:
     """An IMAGE of frames of one size, on the CPU. frames: one or more."""
     return torch.stack([frame.rgb.float().cpu() for frame in frames]).movedim(1, -1)
+
+
+class ImageBatch:
+    """An IMAGE on the CPU that grows to a number of frames, each taken off the device at once."""
+
+    def __init__(self, most: int, config: StreamConfig) -> None:
+        self._pixels = torch.empty(most, config.height, config.width, 3)
+        self.count = 0
+
+    def add(self, frame: Frame) -> None:
+        """Take a frame of the stream's size."""
+        self._pixels[self.count] = frame.rgb.movedim(0, -1)
+        self.count += 1
+
+    @property
+    def images(self) -> Tensor:
+        """The frames so far, (n, h, w, 3)."""
+        return self._pixels[: self.count]

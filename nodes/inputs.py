@@ -8,6 +8,7 @@ from ..live2diff_core.errors import ConfigError
 
 MULTIPLE = 64  # pixels; what Stable Diffusion 1.5 takes, and so every model here
 MAX_SIDE = 2048
+SIDES = range(MULTIPLE, MAX_SIDE + 1, MULTIPLE)
 MAX_SEED = 2**63 - 1
 
 Widgets = dict[str, tuple[Any, dict[str, Any]]]
@@ -137,7 +138,7 @@ def stream_config(settings: Mapping[str, Any], depth_range: DepthRule) -> Stream
         height=settings["height"],
         steps=step_selection(settings),
         noise=settings["noise"],
-        seed=settings["seed"],
+        seed=settings["seed"] % (MAX_SEED + 1),  # what others draw goes up to 2^64
         fit=settings["fit"],
         depth_range=depth_range,
     )

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from . import host
-from .inputs import MODEL, STEPS, problem, size_widgets
+from .inputs import MODEL, SIDES, STEPS, problem, size_widgets
 
 if TYPE_CHECKING:
     from .hosted import HostedModel
@@ -44,7 +44,7 @@ class Live2DiffPlan:
         from ..live2diff_core.weights.plan import make_plan, plan_text
 
         footprint, device = model_footprint(model.model), host.network_device()
-        loaded = host.loaded_bytes(model.patchers)
-        plan = make_plan(footprint, StreamSize(width, height, steps), device, loaded)
+        free = host.free_bytes(footprint.weights)
+        plan = make_plan(footprint, StreamSize(width, height, steps), device, free, SIDES)
         text = plan_text(plan)
         return {"ui": {"text": [text]}, "result": (text,)}

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..live2diff_core.errors import ConfigError
 from .inputs import Widgets
 
 
@@ -43,7 +44,6 @@ class Live2DiffPromptTravel:
     @classmethod
     def VALIDATE_INPUTS(cls, timeline: str | None = None) -> bool | str:
         """What is wrong with the timeline, in words."""
-        from ..live2diff_core.errors import ConfigError
         from ..live2diff_core.stream.timeline import parse_timeline
 
         try:
@@ -59,6 +59,9 @@ class Live2DiffPromptTravel:
         from ..live2diff_core.stream.timeline import EncodedTimeline, parse_timeline
         from .conditioning import TIMELINE, single_entry
 
+        if clip is None:
+            raise ConfigError("this checkpoint has no CLIP: connect one by Load CLIP")
+
         def encode(prompt: str) -> tuple[Tensor, dict[str, Any]]:
             return single_entry(clip.encode_from_tokens_scheduled(clip.tokenize(prompt)))
 
@@ -67,4 +70,4 @@ class Live2DiffPromptTravel:
         aligned = align_embeddings([entry[0] for entry in entries.values()], encode("")[0])
         encoded = EncodedTimeline(parsed, dict(zip(entries, aligned, strict=True)))
         settings = entries[parsed.keys[0][1]][1]
-        return ([[encoded.first, {**settings, TIMELINE: encoded}]],)
+        return ([[encoded.at(0, 0.0), {**settings, TIMELINE: encoded}]],)

@@ -1,6 +1,7 @@
-"""What the pack answers on ComfyUI's server: which sessions are open, and their closing."""
+"""What the pack answers on ComfyUI's server: its sessions, and its workflows as templates."""
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .registry import SESSIONS, session_limit
@@ -10,8 +11,31 @@ if TYPE_CHECKING:
     from .sessions import DirectedSession
 
 
+PACK = Path(__file__).parent.parent
+
+
 def add(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
     """Add the routes to ComfyUI's table."""
+    _add_sessions(routes)
+    _add_templates(routes)
+
+
+def _add_templates(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
+    """Serve each workflow and its picture by its whole name.
+
+    ComfyUI lists those of every folder that may hold workflows, but serves one folder alone; where
+    there are `examples` and `workflows`, the first.
+    """
+    from aiohttp import web
+
+    for path in sorted((PACK / "workflows").glob("*.j*")):
+
+        @routes.get(f"/workflow_templates/{PACK.name}/{path.name}")
+        async def template(_: web.Request, path: Path = path) -> web.FileResponse:
+            return web.FileResponse(path)
+
+
+def _add_sessions(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
     from aiohttp import web
 
     @routes.get("/live2diff/sessions")

@@ -1,11 +1,12 @@
 """The node that translates images one after the other."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from . import host
-from .images import to_frames, to_images
+from .images import ImageBatch, to_frames
 from .inputs import CONDITIONING_TIP
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ class Live2DiffSampler:
             "hidden": {"unique_id": "UNIQUE_ID"},
         }
 
+    @classmethod
+    def IS_CHANGED(cls, **_: object) -> str | None:
+        """ComfyUI's cache knows no clients: what one got is not another's."""
+        return host.client_id()
+
     def sample(
         self,
         stream: "Stream",
@@ -77,25 +83,31 @@ class Live2DiffSampler:
         if conditioning is not None:
             prompt = read_prompt(conditioning, channels)
             stream.check(prompt)
-        key, progress = (host.client_id(), unique_id), host.Progress(len(images), unique_id)
+        if not flush:
+            host.check_caching()
+        key = (host.client_id(), unique_id)
         SESSIONS.adopt(stream.key, key, stream)
         with (
             SESSIONS.open(key, stream, stream.warm) as session,
-            stream.hosted.running(stream.config, fresh=False),
+            stream.hosted.running(stream.config, caches=int(session.reprimes_for(prompt))),
         ):
             session.direct(prompt)
-            done = _push(session, images, progress)
-            done += session.flush() if flush else []
+            done = ImageBatch(session.in_flight + len(images), session.config)
+            for frame in _finished(session, images, flush, host.Progress(len(images), unique_id)):
+                done.add(frame)
             in_flight = session.in_flight
         if flush:
             SESSIONS.close(key)
-        return to_images(done) if done else host.nothing_yet(), in_flight
+        return done.images if done.count else host.nothing_yet(), in_flight
 
 
-def _push(session: "DirectedSession", images: Tensor, progress: host.Progress) -> "list[Frame]":
-    done: list[Frame] = []
-    for frame in to_frames(images, session.stats.frames_in):
+def _finished(
+    session: "DirectedSession", images: Tensor, flush: bool, progress: host.Progress
+) -> "Iterator[Frame]":
+    for frame in to_frames(images, session.next_index):
         session.before(frame)
-        done += session.push([frame])
+        done = session.push([frame])
         progress.step(done[-1].rgb if done else None)
-    return done
+        yield from done
+    if flush:
+        yield from session.flush()

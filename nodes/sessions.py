@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from ..live2diff_core.config import StreamConfig
 from ..live2diff_core.errors import ConfigError
 from ..live2diff_core.frames import Frame
@@ -23,13 +21,22 @@ class DirectedSession(Session):
         self._follow(prompt)
 
     def _follow(self, prompt: Prompt) -> None:
-        self._prompt = prompt
-        self._travel = None if prompt.timeline is None else Travel(self, prompt.timeline)
+        self._prompt, timeline = prompt, prompt.timeline
+        self._travel = None if timeline is None else Travel(self, timeline, self.next_index)
+
+    @property
+    def next_index(self) -> int:
+        """Number of the frame that comes next."""
+        return self._last_index + 1
+
+    def reprimes_for(self, prompt: Prompt) -> bool:
+        """Whether a run with this prompt may re-prime."""
+        return prompt.timeline is not None or not prompt.is_same(self._prompt)
 
     def direct(self, prompt: Prompt) -> None:
         """Follow another prompt from the next frame on, by re-priming; the same is no change."""
-        if not _same(prompt, self._prompt):
-            self.update(prompt=prompt.embedding)
+        if not prompt.is_same(self._prompt):
+            self.update(prompt=prompt.at(self.next_index))
             self._follow(prompt)
 
     def before(self, frame: Frame) -> None:
@@ -40,11 +47,7 @@ class DirectedSession(Session):
     @property
     def in_flight(self) -> int:
         """Frames that went in and are not finished."""
-        return self.stats.frames_in - self.stats.frames_out
-
-
-def _same(first: Prompt, second: Prompt) -> bool:
-    return first.timeline is second.timeline and torch.equal(first.embedding, second.embedding)
+        return len(self._in_flight)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +74,11 @@ class Stream:
                 "(0: ink; 48: neon), or use Translate Video"
             )
 
-    def cold(self) -> DirectedSession:
-        """A session before its warm-up."""
-        return DirectedSession(self.hosted, self.config, self.prompt)
-
-    def warm(self) -> DirectedSession:
-        """A session after its warm-up."""
-        with self.hosted.running(self.config, fresh=True):
-            session = self.cold()
-            session.warmup(self.frames)
+    def warm(self, translated: list[Frame] | None = None) -> DirectedSession:
+        """A session after its warm-up. translated: takes the frames of that."""
+        with self.hosted.running(self.config, caches=1):
+            session = DirectedSession(self.hosted, self.config, self.prompt)
+            done = session.warmup(self.frames)
+        if translated is not None:
+            translated += done
         return session

@@ -1,11 +1,8 @@
 """The node that translates a video of any length."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..live2diff_core.errors import SourceError
 from . import host
 from .inputs import (
     CONDITIONING_TIP,
@@ -18,7 +15,7 @@ from .inputs import (
 )
 
 if TYPE_CHECKING:
-    from ..live2diff_core.live.source import VideoFile
+    from ..live2diff_core.live.source import Source
     from .hosted import HostedModel
     from .sessions import DirectedSession
 
@@ -73,26 +70,25 @@ class Live2DiffTranslateVideo:
         **settings: Any,  # noqa: ANN401 - widgets
     ) -> tuple[Any]:
         """Translate a VIDEO into a new file. Raises SourceError where it breaks."""
-        from ..live2diff_core.live.source import VideoFile
         from .conditioning import read_prompt
         from .sessions import DirectedSession
+        from .video import new_file, open_video
 
         config = stream_config({"t_index": "", **settings}, model.depth_range)
         prompt = read_prompt(conditioning, model.model.text_channels)
         with (
-            _file_of(video) as path,
-            VideoFile(path) as source,
-            model.running(config, fresh=True),
+            open_video(video) as source,
+            model.running(config, caches=1 + (prompt.timeline is not None)),
             DirectedSession(model, config, prompt) as session,
-            _new_file(".mp4") as target,
+            new_file(".mp4") as target,
         ):
             progress = host.Progress(source.info.frames or 0, unique_id)
             _write(session, source, target, progress)
-        return (host.video_from_file(target),)
+        return (host.video_from_file(target, is_temporary=True),)
 
 
 def _write(
-    session: "DirectedSession", source: "VideoFile", target: Path, progress: host.Progress
+    session: "DirectedSession", source: "Source", target: Path, progress: host.Progress
 ) -> None:
     from ..live2diff_core.live.sink import VideoFileSink
     from ..live2diff_core.stream.session import translate
@@ -102,29 +98,3 @@ def _write(
         for frame in translate(session, source, session.before):
             sink.write(frame)
             progress.step(frame.rgb)
-
-
-@contextmanager
-def _file_of(video: Any) -> Iterator[Path]:  # noqa: ANN401 - ComfyUI's VIDEO
-    """The file of a VIDEO; one that had to be written for it goes afterwards."""
-    path, is_ours = host.video_file(video)
-    try:
-        yield path
-    finally:
-        if is_ours:
-            path.unlink()
-
-
-@contextmanager
-def _new_file(suffix: str) -> Iterator[Path]:
-    """A temporary file that stays if the block ends well, or where the source breaks."""
-    path, is_kept = host.temporary_path(suffix), False
-    try:
-        yield path
-        is_kept = True
-    except SourceError as error:
-        is_kept = True
-        raise SourceError(f"{error} What was translated up to there is in {path}.") from error
-    finally:
-        if not is_kept:
-            path.unlink(missing_ok=True)

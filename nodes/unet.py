@@ -103,7 +103,7 @@ def _build(patches: Patches, motion: Motion, dtype: torch.dtype) -> host.Residen
 
 
 def _merged(patches: Patches, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Weights of its own, one after the other: hardly more than they is in memory at a time."""
+    """Copies, made one after the other: hardly more than their sum is in memory at a time."""
     progress = host.Progress(len(patches), None)
     merged: dict[str, Tensor] = {}
     for key, changes in patches.items():

@@ -61,11 +61,10 @@ class Live2DiffWarmup:
         steps: int | None = None,
         denoise: float | None = None,
         t_index: str | None = "",
-        frames: Tensor | None = None,
     ) -> bool | str:
         """What is wrong with the widgets, in words."""
         given = {"width": width, "height": height, "steps": steps, "denoise": denoise}
-        return problem({**given, "t_index": t_index}) or _too_few(frames) or True
+        return problem({**given, "t_index": t_index}) or True
 
     def check_lazy_status(self, frames: Tensor | None = None, **_: object) -> list[str]:
         """Raise FrameSizeError for too few frames before a model is loaded."""
@@ -90,14 +89,10 @@ class Live2DiffWarmup:
             raise FrameSizeError(problem)
         config = stream_config({"t_index": "", **settings}, model.depth_range)
         prompt = read_prompt(conditioning, model.model.text_channels)
-        first = tuple(to_frames(frames[:FRAMES]))
+        first = tuple(to_frames(frames[:FRAMES].clone()))  # of the whole batch nothing is kept
         stream = Stream(model, config, prompt, first, (host.client_id(), unique_id))
-        progress = host.Progress(FRAMES, unique_id)
-        with (
-            model.running(config, fresh=True),
-            SESSIONS.open(stream.key, stream, stream.cold) as session,
-        ):
-            done = session.warmup(first)
+        progress, done = host.Progress(FRAMES, unique_id), []
+        with SESSIONS.open(stream.key, stream, lambda: stream.warm(done)):
             progress.step(done[-1].rgb, FRAMES)
         return stream, to_images(done)
 

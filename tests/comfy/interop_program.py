@@ -323,7 +323,7 @@ def a_stream() -> object:
     (hosted,) = Apply().apply(model, tiny_vae(), MOTION.name, "structure", "running")
     config = StreamConfig(64, 64, StepSelection(strength=0.6, steps=2))
     frames = [Frame(torch.rand(3, 64, 64), i, i / 25) for i in range(8)]
-    with hosted.running(config, fresh=True):
+    with hosted.running(config, caches=1):
         session = Session(hosted.model, config, torch.randn(1, TOKENS, sd15.TEXT))
         warm = torch.stack([frame.rgb for frame in session.warmup(frames)])
     loaded = [held.model.model for held in comfy.model_management.current_loaded_models]

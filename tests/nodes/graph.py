@@ -57,10 +57,8 @@ def prompt(clip: Any, words: str) -> list[Any]:
 def warm_up(node: str = "1", **changes: Any) -> Any:
     """Stream and images of a warm-up on the first 8 pictures of the clip."""
     model, conditioning = model_and_prompt(changes.pop("words", "neon"))
-    given = {**SETTINGS, **changes}
-    return run(
-        "Warmup", model=model, conditioning=conditioning, frames=images(8), unique_id=node, **given
-    )
+    given = {**SETTINGS, "frames": images(8), **changes}
+    return run("Warmup", model=model, conditioning=conditioning, unique_id=node, **given)
 
 
 def sample(stream: Any, pictures: Tensor, node: str = "2", **inputs: Any) -> Any:

@@ -4,7 +4,7 @@ import pytest
 
 from live2diff_core.config import StepSelection
 from live2diff_core.errors import ConfigError
-from tests.nodes.graph import MAPPINGS, SETTINGS, images
+from tests.nodes.graph import MAPPINGS, SETTINGS
 from tests.pack import pack_module
 
 inputs = pack_module("nodes.inputs")
@@ -45,12 +45,6 @@ def test_linked_widgets_are_left_to_the_run(node) -> None:
     assert node.VALIDATE_INPUTS(**dict.fromkeys(WIDGETS)) is True
 
 
-def test_too_few_frames_are_counted() -> None:
-    warmup = MAPPINGS["Live2DiffWarmup"]
-    assert warmup.VALIDATE_INPUTS(**WIDGETS, frames=images(8)) is True
-    assert "8 frames or more, got 3" in warmup.VALIDATE_INPUTS(**WIDGETS, frames=images(3))
-
-
 def test_the_timeline_is_read_before_a_run() -> None:
     travel = MAPPINGS["Live2DiffPromptTravel"]
     assert travel.VALIDATE_INPUTS(timeline="0: ink; 8: neon") is True
@@ -66,3 +60,8 @@ def test_t_index_overrides_steps_and_denoise() -> None:
 def test_a_run_checks_the_size_again() -> None:
     with pytest.raises(ConfigError, match="width"):
         inputs.stream_config({**SETTINGS, "t_index": "", "width": 100}, "running")
+
+
+def test_seeds_that_others_draw_are_taken() -> None:
+    largest = inputs.stream_config({**SETTINGS, "t_index": "", "seed": 2**64 - 1}, "running")
+    assert largest.seed == 2**63 - 1

@@ -23,7 +23,9 @@ def test_a_stream_through_the_nodes_is_the_engines() -> None:
     stream, first = warm_up()
     rest, in_flight = sample(stream, images(6, 8), flush=True)
     frames = pack_module("nodes.images").to_frames(images(14))
-    session = stream.cold()
+    session = pack_module("nodes.sessions").DirectedSession(
+        stream.hosted, stream.config, stream.prompt
+    )
     expected = pack_module("nodes.images").to_images(list(translate(session, frames)))
     assert in_flight == 0
     assert torch.equal(torch.cat([first, rest]), expected)
@@ -135,6 +137,48 @@ def test_a_timeline_is_followed_from_run_to_run() -> None:
     plain = whole()
     assert torch.allclose(together[0], plain[0])
     assert (together[-1] - plain[-1]).abs().mean() > 0.05
+
+
+def test_a_timeline_that_is_edited_ahead_changes_nothing_now(sessions) -> None:
+    model, clip = run("BundledModel")
+    first, edited = (
+        run("PromptTravel", clip=clip, timeline=f"0: neon; 10: chalk; {then}")[0]
+        for then in ("80: ink", "90: ink; 99: neon")
+    )
+    stream, _ = run("Warmup", **warm_settings(model, first))
+    undisturbed = sample(stream, images(12, 8), "2")[0]
+    before, _ = sample(stream, images(6, 8), "3")
+    after, _ = sample(stream, images(6, 14), "3", conditioning=edited)
+    assert torch.equal(before, undisturbed[: len(before)])
+    difference = (after - undisturbed[len(before) :]).abs().mean(dim=(1, 2, 3))
+    assert difference.max() < 0.05
+    assert (before[0] - after[-1]).abs().mean() > 0.05
+
+
+def test_only_the_first_frames_are_kept_of_a_whole_clip() -> None:
+    stream, _ = warm_up(frames=images(20))
+    assert (
+        sum(frame.rgb.nbytes for frame in stream.frames)
+        == stream.frames[0].rgb.untyped_storage().nbytes()
+    )
+
+
+def test_an_interrupt_is_heard_at_every_call_of_the_network(sessions, monkeypatch) -> None:
+    class Interrupt(BaseException):
+        pass
+
+    calls = []
+
+    def interrupt():
+        calls.append(1)
+        if len(calls) == 2:
+            raise Interrupt
+
+    monkeypatch.setattr(pack_module("nodes.host"), "check_interrupt", interrupt)
+    with pytest.raises(Interrupt):
+        warm_up(steps=4)
+    assert len(calls) == 2
+    assert sessions.snapshot() == []
 
 
 def warm_settings(model, conditioning):

@@ -1,6 +1,10 @@
 """A video through the node: frame for frame, with its rate and its sound."""
 
+import io
+from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -109,13 +113,52 @@ def test_a_broken_video_says_so_and_keeps_what_was_done(temporary, tmp_path) -> 
     assert 8 <= len(frames_of(kept)) < 40
 
 
-def test_a_video_of_another_kind_is_written_for_the_run_alone(example, temporary, monkeypatch):
-    host = pack_module("nodes.host")
-    copy = temporary / "copy.mp4"
-    copy.write_bytes(example.read_bytes())
-    monkeypatch.setattr(host, "video_file", lambda video: (copy, True))
-    assert len(frames_of(translate(object()))) == 12
-    assert not copy.exists()
+class InMemory:
+    """A VIDEO without a file, as ComfyUI's Create Video makes it."""
+
+    def __init__(self, images, rate, audio):
+        self.parts = SimpleNamespace(images=images, frame_rate=rate, audio=audio)
+
+    def get_components(self):
+        return self.parts
+
+
+@pytest.fixture
+def in_memory(monkeypatch):
+    monkeypatch.setattr(pack_module("nodes.host"), "video_origin", lambda video: None)
+
+
+def test_pictures_in_memory_are_a_video(in_memory, temporary) -> None:
+    """Odd sides, alpha and sound as they come."""
+    pictures = torch.rand(12, 47, 63, 4, generator=torch.Generator().manual_seed(0))
+    time = torch.arange(24_000) / 48_000
+    audio = {"waveform": torch.sin(time * 2000).expand(1, 2, -1), "sample_rate": 48_000}
+    path = translate(InMemory(pictures, Fraction(24), audio))
+    with VideoFile(path) as result:
+        assert result.info.rate == 24
+        assert result.info.has_audio
+    assert frames_of(path) == pytest.approx([n / 24 for n in range(12)], abs=1e-4)
+    assert [file for file in temporary.iterdir() if file.suffix != ".mp4"] == []
+    silent = translate(InMemory(pictures, Fraction(24), None))
+    assert torch.equal(pixels_of(path), pixels_of(silent))
+
+
+def test_a_video_without_frames_is_refused(in_memory) -> None:
+    with pytest.raises(SourceError, match="no frames"):
+        translate(InMemory(torch.zeros(0, 48, 64, 3), Fraction(24), None))
+
+
+def test_a_file_in_memory_is_read_as_a_file(example, temporary, monkeypatch) -> None:
+    content = io.BytesIO(example.read_bytes())
+    monkeypatch.setattr(pack_module("nodes.host"), "video_origin", lambda video: content)
+    path = translate(object())
+    assert torch.equal(pixels_of(path), pixels_of(translate_file(example, monkeypatch)))
+    assert len([file for file in temporary.iterdir() if file.is_file()]) == 2
+
+
+def translate_file(path, monkeypatch):
+    monkeypatch.setattr(pack_module("nodes.host"), "video_origin", Path)
+    return translate(path)
 
 
 def test_an_unknown_style_is_answered_with_the_list(example) -> None:
@@ -127,11 +170,9 @@ def test_a_size_that_the_model_cannot_take_is_refused() -> None:
     hosted = pack_module("nodes.hosted")
     model, _ = model_and_prompt()
     config = pack_module("nodes.inputs").stream_config({**SETTINGS, "t_index": ""}, "running")
-    from dataclasses import replace
-
     with (
         pytest.raises(FrameSizeError, match="multiples of 32"),
-        hosted.HostedModel(model.model, "running", ()).running(replace(config, width=40), True),
+        hosted.HostedModel(model.model, "running", ()).running(replace(config, width=40), 1),
     ):
         pass
 
