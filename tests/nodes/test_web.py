@@ -1,0 +1,355 @@
+"""What people see of the pack besides its Python: help, translations, workflows."""
+
+import inspect
+import json
+import re
+from itertools import combinations
+from pathlib import Path
+
+import cv2
+import pytest
+
+from tests.pack import ROOT, load_pack, pack_module
+
+PACK = load_pack()
+CLASSES = PACK.NODE_CLASS_MAPPINGS
+LANGUAGES = ("en", "zh", "ja")
+NAMES = {"Live2Diff", "VAE", "CLIP"}  # that are the same in every language
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+FILES = {"motion_weights"}  # a combo of what lies in the user's folders
+UI = sorted((ROOT / "workflows").glob("*.json"))
+API = sorted((ROOT / "workflows" / "api").glob("*.json"))
+NOTES = {"MarkdownNote": ({"text": "STRING"}, [])}
+PICTURE_LIMIT = 60_000  # bytes
+TITLE = 30  # pixels above a node
+
+# Nodes of ComfyUI: inputs in their order, and outputs.
+CORE = {
+    "CheckpointLoaderSimple": ({"ckpt_name": "COMBO"}, ["MODEL", "CLIP", "VAE"]),
+    "CLIPTextEncode": ({"clip": "CLIP", "text": "STRING"}, ["CONDITIONING"]),
+    "CreateVideo": ({"images": "IMAGE", "fps": "FLOAT", "audio": "AUDIO"}, ["VIDEO"]),
+    "GetVideoComponents": ({"video": "VIDEO"}, ["IMAGE", "AUDIO", "FLOAT"]),
+    "ImageBatch": ({"image1": "IMAGE", "image2": "IMAGE"}, ["IMAGE"]),
+    "ImageFlip": ({"image": "IMAGE", "flip_method": "COMBO"}, ["IMAGE"]),
+    "ImageFromBatch": ({"image": "IMAGE", "batch_index": "INT", "length": "INT"}, ["IMAGE"]),
+    "ImageScaleBy": (
+        {"image": "IMAGE", "upscale_method": "COMBO", "scale_by": "FLOAT"},
+        ["IMAGE"],
+    ),
+    "LoadVideo": ({"file": "COMBO"}, ["VIDEO"]),
+    "LoraLoader": (
+        {
+            "model": "MODEL",
+            "clip": "CLIP",
+            "lora_name": "COMBO",
+            "strength_model": "FLOAT",
+            "strength_clip": "FLOAT",
+        },
+        ["MODEL", "CLIP"],
+    ),
+    "SaveVideo": (
+        {"video": "VIDEO", "filename_prefix": "STRING", "format": "COMBO", "codec": "COMBO"},
+        [],
+    ),
+    "VAELoader": ({"vae_name": "COMBO"}, ["VAE"]),
+}
+
+
+def specs(cls) -> dict[str, tuple]:
+    """Visible inputs of a node class: name -> (type, options)."""
+    types = cls.INPUT_TYPES()
+    return {**types.get("required", {}), **types.get("optional", {})}
+
+
+def type_name(kind) -> str:
+    return "COMBO" if isinstance(kind, list) else kind
+
+
+def signature(name: str) -> tuple[dict[str, str], list[str]]:
+    """Inputs (name -> type, in order) and outputs of a node, ours or ComfyUI's."""
+    if name in CLASSES:
+        cls = CLASSES[name]
+        return {n: type_name(kind) for n, (kind, _) in specs(cls).items()}, list(cls.RETURN_TYPES)
+    return {**CORE, **NOTES}[name]
+
+
+def read(path: Path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def api_twin(path: Path) -> Path:
+    name = path.stem.removeprefix("live2diff-").replace("-", "_")
+    return path.parent / "api" / f"{name}.json"
+
+
+# ---- help
+
+
+def rows(text: str) -> dict[str, str]:
+    """Rows of a help page's tables that begin with a name in code."""
+    return {m[1]: m[0] for m in re.finditer(r"^\| `(\w+)`.*$", text, re.MULTILINE)}
+
+
+def test_every_node_has_a_help_page():
+    pages = {path.stem for path in (ROOT / "web" / "docs").glob("*.md")}
+    assert pages == CLASSES.keys()
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_help_names_every_input_and_output(name):
+    text = (ROOT / "web" / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", text, re.MULTILINE))
+    assert text.startswith(f"# {PACK.NODE_DISPLAY_NAME_MAPPINGS[name]}\n")
+    assert {"Inputs", "Outputs", "Example", "Troubleshooting"} <= sections.keys()
+    assert rows(sections["Inputs"]).keys() == specs(CLASSES[name]).keys()
+    assert rows(sections["Outputs"]).keys() == set(CLASSES[name].RETURN_NAMES)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_help_gives_the_range_of_every_widget(name):
+    said = rows((ROOT / "web" / "docs" / f"{name}.md").read_text(encoding="utf-8"))
+    for given, (kind, options) in specs(CLASSES[name]).items():
+        if isinstance(kind, list) and given not in FILES:
+            assert [o for o in kind if f"`{o}`" not in said[given]] == []
+        if "min" in options and given != "seed":
+            assert f"{options['min']:g} to {options['max']:g}" in said[given]
+
+
+def test_a_help_page_with_a_missing_row_is_noticed():
+    page = "| `width` | is there |\n| ` height` | is not |\ntext about `steps`\n"
+    assert rows(page).keys() == {"width"}
+
+
+# ---- translations
+
+
+def flat(value, path: str = "") -> dict[str, str]:
+    """The texts of a JSON object by their paths."""
+    if isinstance(value, str):
+        return {path: value}
+    return {k: v for key, inner in value.items() for k, v in flat(inner, f"{path}/{key}").items()}
+
+
+def texts(language: str, file: str) -> dict[str, str]:
+    return flat(read(ROOT / "locales" / language / f"{file}.json"))
+
+
+def english_of_the_nodes() -> dict[str, dict]:
+    """What the classes say, in the form of nodeDefs.json."""
+    nodes = {}
+    for name, cls in CLASSES.items():
+        outputs = zip(cls.RETURN_NAMES, cls.OUTPUT_TOOLTIPS, strict=True)
+        nodes[name] = {
+            "display_name": PACK.NODE_DISPLAY_NAME_MAPPINGS[name],
+            "description": cls.DESCRIPTION,
+            "inputs": {n: {"name": n, "tooltip": o["tooltip"]} for n, (_, o) in specs(cls).items()},
+            "outputs": {str(i): {"name": n, "tooltip": t} for i, (n, t) in enumerate(outputs)},
+        }
+    return nodes
+
+
+def test_english_is_what_the_nodes_say():
+    assert texts("en", "nodeDefs") == flat(english_of_the_nodes())
+
+
+@pytest.mark.parametrize("file", ["nodeDefs", "main", "commands", "settings"])
+@pytest.mark.parametrize("language", ["zh", "ja"])
+def test_every_text_is_translated(language, file):
+    english, translated = texts("en", file), texts(language, file)
+    assert translated.keys() == english.keys()
+    cjk = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]")
+    assert {k: v for k, v in translated.items() if v not in NAMES and not cjk.search(v)} == {}
+
+
+@pytest.mark.parametrize("language", ["zh", "ja"])
+def test_translations_keep_the_names_of_options(language):
+    told = texts(language, "nodeDefs")
+    for name, cls in CLASSES.items():
+        for given, (kind, _) in specs(cls).items():
+            options = kind if isinstance(kind, list) and given not in FILES else []
+            tooltip = told[f"/{name}/inputs/{given}/tooltip"]
+            assert [option for option in options if option not in tooltip] == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_text_holds_what_the_translator_reads_as_code(language):
+    files = ("nodeDefs", "main", "commands", "settings")
+    told = [text for file in files for text in texts(language, file).values()]
+    assert [text for text in told if re.search(r"[{}|@]", text)] == []
+
+
+def test_settings_and_commands_are_those_of_the_extension():
+    script = (ROOT / "web" / "live2diff.js").read_text(encoding="utf-8")
+    ids = {i.replace(".", "_") for i in re.findall(r'\bid: "([\w.]+)"', script)}
+    settings, commands = (read(ROOT / "locales/en" / f"{f}.json") for f in ("settings", "commands"))
+    assert ids == settings.keys() | commands.keys()
+    told = [v for f in ("settings", "commands") for k, v in texts("en", f).items()]
+    assert [text for text in told if f'"{text}"' not in script] == []
+
+
+def test_defaults_of_the_settings_are_those_of_the_nodes():
+    script = (ROOT / "web" / "live2diff.js").read_text(encoding="utf-8")
+    limit = pack_module("nodes.registry").SESSION_LIMIT
+    assert re.findall(r"defaultValue: (\S+),", script) == ['"auto"', str(limit)]
+
+
+# ---- workflows
+
+
+def widget_values(node) -> dict[str, object]:
+    """Widgets of a node in a UI workflow, without those that the page adds for itself."""
+    kinds = signature(node["type"])[0]
+    values, found = list(node.get("widgets_values", [])), {}
+    for name, kind in kinds.items():
+        if kind in WIDGETS:
+            found[name] = values.pop(0)
+            if name == "seed":
+                assert values.pop(0) == "fixed"
+    assert values in ([], ["image"])  # the upload button of Load Video
+    return found
+
+
+def prompt_of(graph) -> dict[str, dict]:
+    """A UI workflow as a prompt: node -> class and inputs."""
+    links, prompt = {link[0]: link for link in graph["links"]}, {}
+    for node in graph["nodes"]:
+        if node["type"] not in NOTES:
+            linked = {i["name"]: links[i["link"]] for i in node["inputs"] if i["link"]}
+            inputs = {name: [str(link[1]), link[2]] for name, link in linked.items()}
+            inputs = {**widget_values(node), **inputs}
+            prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return prompt
+
+
+def problems(prompt) -> list[str]:
+    """What ComfyUI would say of a prompt."""
+    return [
+        f"{number} {node['class_type']}: {problem}"
+        for number, node in prompt.items()
+        for problem in node_problems(prompt, node)
+    ]
+
+
+def node_problems(prompt, node):
+    kinds = signature(node["class_type"])[0]
+    yield from (f"no input {name}" for name in node["inputs"].keys() - kinds.keys())
+    for name, value in node["inputs"].items():
+        if isinstance(value, list):
+            given = signature(prompt[value[0]]["class_type"])[1][value[1]]
+            if given != kinds[name]:
+                yield f"{name} takes {kinds[name]}, not {given}"
+    if node["class_type"] in CLASSES:
+        yield from own_problems(CLASSES[node["class_type"]], node["inputs"])
+
+
+def own_problems(cls, inputs):
+    required = cls.INPUT_TYPES()["required"]
+    yield from (f"{name} is missing" for name in required.keys() - inputs.keys())
+    known = specs(cls).keys() & inputs.keys()
+    widgets = {k: inputs[k] for k in known if not isinstance(inputs[k], list)}
+    yield from (f"{k} is {v!r}" for k, v in widgets.items() if not takes(k, v, *specs(cls)[k]))
+    check = getattr(cls, "VALIDATE_INPUTS", None)
+    if check and not FILES & widgets.keys():
+        asked = inspect.signature(check).parameters.keys()
+        said = check(**{name: value for name, value in widgets.items() if name in asked})
+        yield from [] if said is True else [said]
+
+
+def takes(name: str, value, kind, options) -> bool:
+    """Whether a widget has this value."""
+    if isinstance(kind, list):
+        return name in FILES or value in kind
+    if kind in ("INT", "FLOAT"):
+        return options["min"] <= value <= options["max"]
+    return isinstance(value, {"STRING": str, "BOOLEAN": bool}[kind])
+
+
+def names(paths):
+    return [path.stem for path in paths]
+
+
+def test_the_workflows_are_there():
+    assert names(UI) == [
+        "live2diff-per-frame-sampler",
+        "live2diff-prompt-travel",
+        "live2diff-quickstart",
+        "live2diff-sd15-lcm-lora",
+    ]
+    assert sorted(api_twin(path) for path in UI) == API
+
+
+@pytest.mark.parametrize("path", API, ids=names(API))
+def test_a_prompt_can_be_queued(path):
+    assert problems(read(path)) == []
+
+
+@pytest.mark.parametrize("path", UI, ids=names(UI))
+def test_a_workflow_and_its_prompt_are_one_graph(path):
+    twin = read(api_twin(path))
+    assert prompt_of(read(path)) == {
+        number: {"class_type": node["class_type"], "inputs": node["inputs"]}
+        for number, node in twin.items()
+    }
+
+
+@pytest.mark.parametrize("path", UI, ids=names(UI))
+def test_links_join_what_they_say(path):
+    graph = read(path)
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    for number, source, out, target, into, kind in graph["links"]:
+        output, given = nodes[source]["outputs"][out], nodes[target]["inputs"][into]
+        assert number in output["links"] and number == given["link"]
+        assert kind == output["type"] == given["type"]
+        assert kind == signature(nodes[source]["type"])[1][out]
+        assert kind == signature(nodes[target]["type"])[0][given["name"]]
+    assert graph["version"] == 0.4
+    assert graph["last_node_id"] == max(nodes)
+
+
+@pytest.mark.parametrize("path", UI, ids=names(UI))
+def test_nothing_lies_on_anything_else(path):
+    boxes = [
+        (x, y - TITLE, x + width, y + height)
+        for (x, y), (width, height) in ((n["pos"], n["size"]) for n in read(path)["nodes"])
+    ]
+    for (l1, t1, r1, b1), (l2, t2, r2, b2) in combinations(boxes, 2):
+        assert r1 <= l2 or r2 <= l1 or b1 <= t2 or b2 <= t1
+
+
+@pytest.mark.parametrize("path", UI, ids=names(UI))
+def test_a_note_says_what_to_do_in_five_lines(path):
+    (note,) = (node for node in read(path)["nodes"] if node["type"] in NOTES)
+    assert re.findall(r"^(\d)\. ", note["widgets_values"][0], re.MULTILINE) == list("12345")
+
+
+@pytest.mark.parametrize("path", UI, ids=names(UI))
+def test_a_workflow_has_a_picture(path):
+    picture = path.with_suffix(".jpg")
+    assert picture.stat().st_size < PICTURE_LIMIT
+    height, width, _ = cv2.imread(str(picture)).shape
+    assert min(height, width) >= 256
+
+
+WRONG = [
+    {"width": 200},
+    {"steps": 9},
+    {"noise": "pink"},
+    {"t_index": "42,30"},
+    {"model": ["3", 0]},
+    {"size": 1},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: next(iter(wrong)))
+def test_wrong_prompts_are_noticed(wrong):
+    prompt = read(ROOT / "workflows" / "api" / "quickstart.json")
+    (node,) = (n for n in prompt.values() if n["class_type"] == "Live2DiffTranslateVideo")
+    node["inputs"].update(wrong)
+    assert problems(prompt) != []
+
+
+def test_a_missing_link_is_noticed():
+    prompt = read(ROOT / "workflows" / "api" / "quickstart.json")
+    (node,) = (n for n in prompt.values() if n["class_type"] == "Live2DiffTranslateVideo")
+    del node["inputs"]["model"]
+    assert len(problems(prompt)) == 1
