@@ -9,7 +9,7 @@ venv: $(STAMP)
 
 # clip-anytorch is there for CLIP's vocabulary alone; what its code depends on is not needed.
 # The constraints are not optional: without them pip may choose another torch, of several gigabytes.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml requirements.txt constraints.txt
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps clip-anytorch
@@ -18,8 +18,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: venv
 	$(BIN)/live2diff demo --output demo_output
 
-# One process a core, each with one thread: threads of several processes would wait for each other.
+# What ComfyUI's own environment lacks for the pack is added to it. One process a core, each with one
+# thread: threads of several processes would wait for each other.
 test: venv
+	$(BIN)/python tests/comfy/install.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical
 
 lint: venv

@@ -1,4 +1,7 @@
-"""No test reaches the network: the hub is offline and sockets connect to this computer only."""
+"""No test reaches the network: the hub is offline and sockets connect to this computer only.
+
+With several processes, the tests that share a running ComfyUI stay in one of them.
+"""
 
 import os
 
@@ -12,9 +15,31 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.comfy.install import NO_CHROMIUM, NOT_FOUND, comfyui_folder, find_chromium
+
 # The same examples on every run, and no time limit that a busy computer could miss.
 settings.register_profile("project", derandomize=True, deadline=None)
 settings.load_profile("project")
+
+
+def pytest_report_header() -> list[str]:
+    try:
+        comfyui = comfyui_folder() or f"skipped, {NOT_FOUND}"
+    except FileNotFoundError as error:
+        comfyui = str(error)
+    return [f"ComfyUI: {comfyui}", f"browser: {find_chromium() or f'skipped, {NO_CHROMIUM}'}"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    # Groups by mark (--dist loadgroup) are ignored with pytest 9.2, without a word.
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneProcessForComfyUI(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "comfyui" if nodeid.startswith("tests/comfy/") else nodeid
+
+    return OneProcessForComfyUI(config, log)
 
 
 def _is_local(family: int, address: Any) -> bool:

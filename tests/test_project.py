@@ -14,7 +14,8 @@ import live2diff_core
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DEPENDENCIES = [Requirement(line) for line in PROJECT["dependencies"]]
+LINES = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+DEPENDENCIES = [Requirement(line) for line in LINES if not line.startswith("#")]
 EXTRAS = [Requirement(r) for rs in PROJECT["optional-dependencies"].values() for r in rs]
 
 

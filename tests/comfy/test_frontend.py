@@ -1,0 +1,103 @@
+"""The workflows, the settings and the help in ComfyUI's own page."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.comfy.browser import SIZE, FrontEnd, chromium
+from tests.comfy.graphs import HEIGHT, WIDTH
+from tests.comfy.install import NO_CHROMIUM, ROOT, find_chromium
+from tests.comfy.server import PACK, ComfyServer
+
+pytestmark = pytest.mark.anyio
+
+FILES = sorted(ROOT.glob("workflows/*.json"))
+BUNDLED = [path for path in FILES if "Live2DiffApply" not in path.read_text(encoding="utf-8")]
+QUICK_START = "live2diff-quickstart"
+OPENED = """(name) => app.extensionManager.workflow.activeWorkflow.filename.startsWith(name)
+    && app.graph.nodes.length > 0"""
+# Where screenshots go; with it workflows run as they are, as docs/ shows them.
+# Without it they are small, and take few frames where a node takes them out of a batch.
+FOLDER = os.environ.get("LIVE2DIFF_SCREENSHOTS")
+
+
+@pytest.fixture(scope="module")
+async def browser():
+    if find_chromium() is None:
+        pytest.skip(NO_CHROMIUM)
+    async with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def page(server: ComfyServer, browser) -> AsyncIterator[FrontEnd]:
+    front_end = FrontEnd(await browser.new_page(viewport=SIZE))
+    await front_end.open(server.url)
+    yield front_end
+    await front_end.page.close()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return Path(FOLDER) if FOLDER else tmp_path
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+async def test_a_workflow_opens_whole(page: FrontEnd, pictures: Path, path: Path) -> None:
+    await page.load(path)
+    assert await page.missing_types() == []
+    assert await page.unlinked_required() == []
+    await page.screenshot(pictures / f"{path.stem}-opened.png")
+    assert page.our_errors == []
+
+
+@pytest.mark.parametrize("path", BUNDLED, ids=lambda path: path.stem)
+async def test_a_workflow_runs_by_its_button(page: FrontEnd, pictures: Path, path: Path) -> None:
+    await page.load(path)
+    if not FOLDER:
+        await page.set_widgets(width=WIDTH, height=HEIGHT, scale_by=1, length=8)
+    end, detail = await page.run()
+    assert end == "execution_success", detail
+    assert await page.results() == [await page.size()]
+    await page.screenshot(pictures / f"{path.stem}.png")
+    assert page.our_errors == []
+
+
+async def test_a_node_has_its_help_in_the_page(page: FrontEnd, pictures: Path) -> None:
+    await page.load(BUNDLED[0])
+    await page.page.evaluate(
+        """() => {
+            const node = app.graph.nodes.find((n) => n.type.startsWith("Live2Diff"));
+            app.canvas.selectNode(node);
+        }"""
+    )
+    await page.page.get_by_test_id("info-button").click()
+    await page.page.locator(".node-help-content h1").wait_for()
+    await page.screenshot(pictures / "help.png")
+    assert page.our_errors == []
+
+
+async def test_the_settings_and_the_command_are_there(page: FrontEnd) -> None:
+    read = "(name) => app.extensionManager.setting.get(name)"
+    assert await page.page.evaluate(read, "Live2Diff.DevicePolicy") == "auto"
+    assert await page.page.evaluate(read, "Live2Diff.SessionLimit") == 4
+    async with page.page.expect_response(lambda a: a.url.endswith("/live2diff/sessions/close")):
+        await page.command("Live2Diff.CloseSessions")
+    assert page.our_errors == []
+
+
+async def test_a_template_opens_from_the_browser_of_templates(
+    page: FrontEnd, pictures: Path
+) -> None:
+    await page.command("Comfy.BrowseTemplates")
+    await page.page.get_by_text(PACK, exact=True).first.click()
+    for path in FILES:
+        card = page.page.get_by_test_id(f"template-workflow-{path.stem}")
+        await card.locator("img").first.wait_for()
+    await page.screenshot(pictures / "templates.png")
+    await page.page.get_by_test_id(f"template-workflow-{QUICK_START}").click()
+    await page.page.wait_for_function(OPENED, arg=QUICK_START)
+    assert await page.missing_types() == []
+    assert page.our_errors == []

@@ -1,0 +1,151 @@
+"""Every API workflow of the pack through the headless client."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from examples.comfyui_client import (
+    Client,
+    PromptRefused,
+    Workflow,
+    files_of,
+    set_everywhere,
+    set_video,
+)
+from tests.comfy.graphs import HEIGHT, WIDTH, node
+from tests.comfy.install import ROOT
+from tests.comfy.pictures import RATE, Clip, decode, difference
+from tests.comfy.server import ComfyServer
+
+pytestmark = pytest.mark.anyio
+
+FILES = sorted(ROOT.glob("workflows/api/*.json"))
+NEEDS_FILES = "Live2DiffApply"
+TRANSLATED = 8.0  # of 255; encoding alone changes a picture by less than 2
+
+
+def load(path: Path) -> Workflow:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def needs_files(path: Path) -> bool:
+    return any(node["class_type"] == NEEDS_FILES for node in load(path).values())
+
+
+SMALL = {"width": WIDTH, "height": HEIGHT, "scale_by": 1}
+BUNDLED = [path for path in FILES if not needs_files(path)]
+OTHERS = [path for path in FILES if needs_files(path)]
+
+
+def small(path: Path, video: str, seed: int) -> Workflow:
+    workflow = load(path)
+    set_video(workflow, video)
+    set_everywhere(workflow, "seed", seed)
+    for entry in workflow.values():
+        inputs = entry["inputs"]
+        inputs.update({name: SMALL[name] for name in SMALL.keys() & inputs.keys()})
+    return workflow
+
+
+def run_client(workflow: str, *words: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "examples/comfyui_client.py", f"workflows/api/{workflow}.json"]
+    return subprocess.run([*program, *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+async def video_of(client: Client, workflow: Workflow, folder: Path) -> Path:
+    outputs = await client.run(workflow)
+    assert len(files_of(outputs)) == 1
+    (path,) = await client.fetch(outputs, folder)
+    return path
+
+
+def test_there_are_workflows_of_both_kinds() -> None:
+    assert len(BUNDLED) >= 3
+    assert len(OTHERS) >= 1
+    for_people = {path.stem.removeprefix("live2diff-") for path in ROOT.glob("workflows/*.json")}
+    assert for_people == {path.stem.replace("_", "-") for path in FILES}
+
+
+@pytest.mark.parametrize("path", BUNDLED, ids=lambda path: path.stem)
+async def test_a_workflow_translates_a_video(
+    client: Client, clip: Clip, tmp_path: Path, path: Path
+) -> None:
+    async def run(seed: int) -> Path:
+        return await video_of(client, small(path, clip.name, seed), tmp_path)
+
+    file = await run(1)
+    first = decode(file)
+    assert first.shape == (len(clip.frames), HEIGHT, WIDTH, 3)
+    assert difference(first, clip.frames) > TRANSLATED
+    with av.open(str(file)) as container:
+        assert container.streams.video[0].average_rate == RATE
+        assert len(container.streams.audio) == 1
+    assert difference(decode(await run(2)), first) > 0
+    assert np.array_equal(decode(await run(1)), first)
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
+async def test_a_workflow_without_its_files_is_refused(
+    client: Client, server: ComfyServer, clip: Clip, path: Path
+) -> None:
+    workflow = load(path)
+    set_video(workflow, clip.name)
+    with pytest.raises(PromptRefused) as caught:
+        await client.queue(workflow)
+    named = [
+        value
+        for node in workflow.values()
+        for value in node["inputs"].values()
+        if isinstance(value, str) and Path(value).suffix in (".safetensors", ".ckpt")
+    ]
+    assert len(named) >= 2
+    assert [name for name in named if name not in str(caught.value)] == []
+    assert str(server.base / "models" / "live2diff") in str(caught.value)
+
+
+def test_the_client_runs_as_a_program(server: ComfyServer, clip: Clip, tmp_path: Path) -> None:
+    words = ["--server", server.address, "--input", str(clip.path), "--prompt", "ink", "--seed"]
+    ended = run_client("quickstart", *words, "5", "--output", str(tmp_path))
+    assert ended.returncode == 0, ended.stderr
+    assert f"Live2DiffTranslateVideo: {len(clip.frames)}/{len(clip.frames)}" in ended.stdout
+    file = Path(ended.stdout.splitlines()[-1])
+    assert file.parent == tmp_path
+    assert len(decode(file)) == len(clip.frames)
+
+
+def test_the_program_says_what_is_wrong(server: ComfyServer, clip: Clip) -> None:
+    ended = run_client("quickstart", "--server", server.address, "--prompt", "a castle")
+    assert ended.returncode == 1
+    assert re.search("^PromptFailed: .*ink.*nightvision", ended.stderr, re.MULTILINE)
+
+
+async def test_the_example_clip_keeps_its_length_in_the_cores_nodes(
+    client: Client, tmp_path: Path
+) -> None:
+    workflow = {
+        "example": node("Live2DiffExampleVideo"),
+        "parts": node("GetVideoComponents", video=["example", 0]),
+        "whole": node("CreateVideo", images=["parts", 0], audio=["parts", 1], fps=["parts", 2]),
+        "save": node(
+            "SaveVideo", video=["whole", 0], filename_prefix="core", format="auto", codec="auto"
+        ),
+    }
+    with av.open(str(await video_of(client, workflow, tmp_path))) as container:
+        picture, sound = container.streams.video[0], container.streams.audio[0]
+        seconds = [float(stream.duration * stream.time_base) for stream in (picture, sound)]
+    assert seconds[0] == pytest.approx(seconds[1], abs=0.1)
+
+
+async def test_an_uploaded_video_is_what_a_workflow_gets(
+    client: Client, server: ComfyServer, clip: Clip, tmp_path: Path
+) -> None:
+    own = tmp_path / "own name.mp4"
+    own.write_bytes(clip.path.read_bytes())
+    name = await client.upload(own)
+    assert (server.base / "input" / name).read_bytes() == clip.path.read_bytes()
