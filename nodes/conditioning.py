@@ -1,6 +1,6 @@
 """ComfyUI's CONDITIONING as a prompt: [[embedding (1, tokens, channels), settings], ...]."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,16 +39,13 @@ class Prompt:
 
     def is_same(self, other: "Prompt") -> bool:
         """Whether every frame gets the same from both."""
-        ours, theirs = self._embeddings(), other._embeddings()
-        times = [p.timeline and p.timeline.timeline for p in (self, other)]
-        return (
-            times[0] == times[1]
-            and ours.keys() == theirs.keys()
-            and all(equal(ours[name], theirs[name]) for name in ours)
+        ours, theirs = self.timeline, other.timeline
+        if ours is None or theirs is None:
+            return ours is theirs and equal(self.embedding, other.embedding)
+        return ours.timeline == theirs.timeline and all(
+            equal(ours.embeddings[words], theirs.embeddings[words])
+            for words in ours.timeline.prompts
         )
-
-    def _embeddings(self) -> Mapping[str, Tensor]:
-        return {"": self.embedding} if self.timeline is None else self.timeline.embeddings
 
 
 def equal(first: Tensor, second: Tensor) -> bool:

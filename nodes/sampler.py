@@ -78,11 +78,12 @@ class Live2DiffSampler:
         """
         from .conditioning import read_prompt
         from .registry import SESSIONS
+        from .sessions import refuse_seconds
 
         prompt, channels = stream.prompt, stream.hosted.model.text_channels
         if conditioning is not None:
             prompt = read_prompt(conditioning, channels)
-            stream.check(prompt)
+            refuse_seconds(prompt)
         if not flush:
             host.check_caching()
         key = (host.client_id(), unique_id)

@@ -64,15 +64,7 @@ class Stream:
     key: Key
 
     def __post_init__(self) -> None:
-        self.check(self.prompt)
-
-    def check(self, prompt: Prompt) -> None:
-        """Raise ConfigError for a timeline in seconds: images have no time."""
-        if prompt.timeline is not None and prompt.timeline.timeline.unit == "seconds":
-            raise ConfigError(
-                "this timeline counts seconds and images have no time: write it in frames "
-                "(0: ink; 48: neon), or use Translate Video"
-            )
+        refuse_seconds(self.prompt)
 
     def warm(self, translated: list[Frame] | None = None) -> DirectedSession:
         """A session after its warm-up. translated: takes the frames of that."""
@@ -82,3 +74,12 @@ class Stream:
         if translated is not None:
             translated += done
         return session
+
+
+def refuse_seconds(prompt: Prompt) -> None:
+    """Raise ConfigError for a timeline in seconds: images have no time."""
+    if prompt.timeline is not None and prompt.timeline.timeline.unit == "seconds":
+        raise ConfigError(
+            "this timeline counts seconds and images have no time: write it in frames (0: ink; 48: "
+            "neon), or use Translate Video"
+        )
