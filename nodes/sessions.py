@@ -24,11 +24,6 @@ class DirectedSession(Session):
         self._prompt, timeline = prompt, prompt.timeline
         self._travel = None if timeline is None else Travel(self, timeline, self.next_index)
 
-    @property
-    def next_index(self) -> int:
-        """Number of the frame that comes next."""
-        return self._last_index + 1
-
     def reprimes_for(self, prompt: Prompt) -> bool:
         """Whether a run with this prompt may re-prime."""
         return prompt.timeline is not None or not prompt.is_same(self._prompt)
@@ -43,11 +38,6 @@ class DirectedSession(Session):
         """Bring the prompt to this frame's place in the timeline, if there is one."""
         if self._travel is not None:
             self._travel.before(frame)
-
-    @property
-    def in_flight(self) -> int:
-        """Frames that went in and are not finished."""
-        return len(self._in_flight)
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,32 +85,6 @@ def make_state(
     )
 
 
-def prefill(
-    unet: StreamingUNet,
-    state: StreamState,
-    schedule: Schedule,
-    condition: Conditioning,
-    frames: "WarmupFrames",
-) -> Tensor:
-    """Take the warm-up frames through all steps; their keys and values become the sinks.
-
-    Frames f = window.sinks. Returns the noisy latents that entered each step and, last, the result:
-    (N + 1, f, c, h, w). Live2Diff, sec. 3.3.
-    """
-    latents, depth = frames.latents, frames.depth
-    x = schedule.add_noise(latents, frames.noise, 0)
-    trail = [x]
-    for step in range(schedule.steps):
-        row = slice(step, None, schedule.steps)
-        temporal = Prefill(state.layers, row, len(latents), condition.branches)
-        x0 = _denoise(unet, schedule, condition, (x, latents, depth), step, temporal)
-        x = x0
-        if step + 1 < schedule.steps:
-            x = schedule.add_noise(x0, frames.renoise[step], step + 1)
-        trail.append(x)
-    return torch.stack(trail)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class WarmupFrames:
     """Inputs of a prefill: latents (f, c, h, w), depth features (f, c0, h, w), noise (f, c, h, w),
@@ -121,6 +95,55 @@ class WarmupFrames:
     depth: Tensor
     noise: Tensor
     renoise: Tensor
+
+
+class Prefilling:
+    """A prefill that is under way: takes the warm-up frames through one step at a time.
+
+    trail: noisy latents that entered each step so far and, last, the result; (f, c, h, w) each.
+    Frames f = window.sinks. Live2Diff, sec. 3.3.
+    """
+
+    def __init__(self, state: StreamState, schedule: Schedule, frames: WarmupFrames) -> None:
+        self._state, self._schedule, self._frames = state, schedule, frames
+        self.trail = [schedule.add_noise(frames.latents, frames.noise, 0)]
+
+    @property
+    def done(self) -> bool:
+        """Whether the keys and values of all steps are sinks."""
+        return len(self.trail) > self._schedule.steps
+
+    def advance(self, unet: StreamingUNet, condition: Conditioning) -> None:
+        """The next step: one network call. What raises leaves the step to be done again."""
+        schedule, frames = self._schedule, self._frames
+        step = len(self.trail) - 1
+        row = slice(step, None, schedule.steps)
+        temporal = Prefill(self._state.layers, row, len(frames.latents), condition.branches)
+        inputs = self.trail[-1], frames.latents, frames.depth
+        x = _denoise(unet, schedule, condition, inputs, step, temporal)
+        if step + 1 < schedule.steps:
+            x = schedule.add_noise(x, frames.renoise[step], step + 1)
+        self.trail.append(x)
+
+    def finish(self, unet: StreamingUNet, condition: Conditioning) -> Tensor:
+        """All steps that are left. Returns the trail, (N + 1, f, c, h, w)."""
+        while not self.done:
+            self.advance(unet, condition)
+        return torch.stack(self.trail)
+
+
+def prefill(
+    unet: StreamingUNet,
+    state: StreamState,
+    schedule: Schedule,
+    condition: Conditioning,
+    frames: WarmupFrames,
+) -> Tensor:
+    """Take the warm-up frames through all steps; their keys and values become the sinks.
+
+    Returns the noisy latents that entered each step and, last, the result: (N + 1, f, c, h, w).
+    """
+    return Prefilling(state, schedule, frames).finish(unet, condition)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

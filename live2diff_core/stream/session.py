@@ -4,7 +4,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -15,42 +14,15 @@ from ..errors import ConfigError, SourceError, StreamClosed, StreamNotReady
 from ..frames import Frame, to_unit_range
 from ..models.depth import DepthRange
 from ..models.translator import TranslationModel
-from .denoise import NewFrame, StreamState, WarmupFrames, make_state, prefill, step
 from .fit import fit_frame
-from .noise import StreamNoise
-from .plan import Plan, make_condition, make_plan
-from .spec import Clock, Effect, SessionSpec, SessionStats, Stopwatch
+from .pipeline import InFlight, NetworkInput, Pipeline, begin_pipeline
+from .plan import Plan, make_plan
+from .spec import Clock, SessionSpec, SessionStats, Stopwatch
+from .transition import PARAMETERS, Change, Transition, steered
 
 logger = logging.getLogger(__name__)
 
-PARAMETERS: dict[str, Effect] = {
-    "prompt": "re-prime",
-    "strength": "re-prime",
-    "steps": "re-prime",
-    "seed": "re-prime",
-    "guidance": "re-prime",
-    "model": "re-prime",
-    "noise": "reopen",
-    "size": "reopen",
-    "window": "reopen",
-}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Input:
-    """A real input of the network: latent (c, h, w), depth features (c0, h, w)."""
-
-    latent: Tensor
-    depth: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class _InFlight:
-    """Where a frame that is not finished belongs, and when it came."""
-
-    index: int
-    timestamp: float
-    arrived: float
+PADDED = "the warm-up wants %d frames and got %d: the last one is repeated"
 
 
 class Session:
@@ -59,15 +31,6 @@ class Session:
     Weights are the model's, state is the session's: many sessions run on one model and never meet.
     A result depends on parameters, seed and inputs alone. Not thread-safe: one thread at a time.
     """
-
-    _state: StreamState | None
-    _history: deque[_Input]
-    _in_flight: deque[_InFlight]
-    _ready: list[Frame]
-    _noise: StreamNoise | None
-    _calls: int  # of the network since the state was primed, as if every row had been filled by one
-    _last_index: int
-    _drained: bool
 
     def __init__(
         self,
@@ -82,20 +45,47 @@ class Session:
         without meaning to it.
         """
         self._clock, self._closed = clock, False
+        # What was asked for last; a pipeline has its own until a transition is through.
         self._plan = make_plan(model, config, prompt)
         self._forget()
+
+    def _forget(self) -> None:
+        self._pipeline: Pipeline | None = None
+        self._transition: Transition | None = None
+        self._history: deque[NetworkInput] = deque(maxlen=self.config.window.sinks)
+        self._in_flight: deque[InFlight] = deque()
+        self._ready: list[Frame] = []
+        self._depth_range = DepthRange(self.config.depth_range)
+        self._watch = Stopwatch(self._clock)
+        self._frames_in = self._frames_out = self._reprimes = 0
+        self._last_index = -1
 
     # ---- what it is
 
     @property
     def model(self) -> TranslationModel:
-        """What translates now."""
+        """What translates now, or will when a begun update is through."""
         return self._plan.model
 
     @property
     def config(self) -> StreamConfig:
-        """Settings as they are now."""
+        """Settings as they are now, or will be when a begun update is through."""
         return self._plan.config
+
+    @property
+    def in_flight(self) -> int:
+        """Frames that went in and are not finished."""
+        return len(self._in_flight)
+
+    @property
+    def next_index(self) -> int:
+        """Number of the frame that comes next."""
+        return self._last_index + 1
+
+    @property
+    def changing(self) -> bool:
+        """Whether a begun update is under way, which another one would replace."""
+        return self._transition is not None
 
     @property
     def spec(self) -> SessionSpec:
@@ -135,23 +125,19 @@ class Session:
         """
         self._check_open()
         wanted = self.config.window.sinks
-        if self._state is not None:
+        if self._pipeline is not None:
             raise ConfigError("this session has had its warm-up: push() frames, or reset() first")
         if not 1 <= len(frames) <= wanted:
             raise ConfigError(f"a warm-up takes 1 to {wanted} frames, got {len(frames)}")
         if len(frames) < wanted:
-            logger.warning(
-                "the warm-up wants %d frames and got %d: the last one is repeated",
-                wanted,
-                len(frames),
-            )
+            logger.warning(PADDED, wanted, len(frames))
         inputs = [self._encode(frame) for frame in frames]
         self._history.extend(inputs + inputs[-1:] * (wanted - len(frames)))
-        self._state, trail = self._prime(self._plan)
-        self._frames_in += len(frames)
+        self._pipeline, trail = self._prime(self._plan)
+        self._frames_in = self._frames_out = len(frames)
         self._last_index = frames[-1].index
         return [
-            self._finish(x0, frame.index, frame.timestamp)
+            Frame(self._decode(x0), frame.index, frame.timestamp)
             for frame, x0 in zip(frames, trail[-1], strict=False)
         ]
 
@@ -163,36 +149,45 @@ class Session:
         before it come with the next call. Live2Diff, sec. 3.3.
         """
         self._check_open()
-        if self._state is None:
+        if self._pipeline is None:
             raise StreamNotReady(
                 f"warmup() with {self.config.window.sinks} frames comes before push()"
             )
         for frame in frames:
             arrived = self._clock()
             entry = self._encode(frame)
-            if self._drained:
+            if self._pipeline.drained:
                 self._reprime(self._plan)
+            x0 = self._step(self._pipeline, entry)
             self._history.append(entry)
-            self._in_flight.append(_InFlight(frame.index, frame.timestamp, arrived))
+            self._in_flight.append(InFlight(frame.index, frame.timestamp, arrived))
             self._frames_in += 1
             self._last_index = frame.index
-            self._ready += self._step(entry)
+            self._land(x0)
+            if self._transition is not None:
+                self._advance(self._transition, entry)
         return self._take_ready()
 
     @torch.inference_mode()
     def flush(self) -> list[Frame]:
         """Finish the frames in flight. The next push() re-primes from the last real inputs."""
         self._check_open()
+        transition = self._transition
+        if transition is not None and transition.primed:
+            while not transition.holds_all(self.in_flight):
+                self._drain()
+            self._take_over(transition.pipeline, transition.waiting)
+        elif self._in_flight:
+            self._transition = None  # the re-prime after a flush is all that is left to do
         while self._in_flight:
-            self._ready += self._step(self._history[-1])
-            self._drained = True
+            self._drain()
         return self._take_ready()
 
     def _take_ready(self) -> list[Frame]:
         ready, self._ready = self._ready, []
         return ready
 
-    def _encode(self, frame: Frame) -> _Input:
+    def _encode(self, frame: Frame) -> NetworkInput:
         model, config = self.model, self.config
         with self._watch.measure("encode"):
             rgb = to_unit_range(frame.rgb, model.device, torch.float32)
@@ -200,33 +195,43 @@ class Session:
             latent = model.encode(rgb)[0]
         with self._watch.measure("depth"):
             depth = model.depth_features(rgb, self._depth_range)[0]
-        return _Input(latent, depth)
+        return NetworkInput(latent, depth)
 
-    def _step(self, entry: _Input) -> list[Frame]:
-        """One network call; the frame that leaves the last row, if that row holds one."""
-        assert self._state is not None
-        assert self._noise is not None
-        plan = self._plan
+    def _step(self, pipeline: Pipeline, entry: NetworkInput) -> Tensor | None:
         with self._watch.measure("network"):
-            frame = NewFrame(entry.latent, entry.depth, *self._noise.frame())
-            x0 = step(self.model.unet, self._state, plan.schedule, plan.condition, frame)
-        self._calls += 1
-        if self._calls < plan.schedule.steps:
-            return []
-        return [self._land(x0)]
+            return pipeline.step(entry)
 
-    def _land(self, x0: Tensor) -> Frame:
-        """The oldest frame in flight, finished."""
-        origin = self._in_flight.popleft()
-        frame = self._finish(x0, origin.index, origin.timestamp)
-        self._watch.add("latency", self._clock() - origin.arrived)
-        return frame
+    def _drain(self) -> None:
+        """One network call that brings no frame of its own."""
+        assert self._pipeline is not None
+        self._land(self._step(self._pipeline, self._history[-1]))
+        self._pipeline.drained = True
 
-    def _finish(self, x0: Tensor, index: int, timestamp: float) -> Frame:
+    def _advance(self, transition: Transition, entry: NetworkInput) -> None:
+        """The frame's part of a begun update. What raises here ends the update, not the stream."""
+        assert self._pipeline is not None
+        self._transition, self._plan = None, self._pipeline.plan
+        with self._watch.measure("transition"):
+            x0 = transition.advance(entry)
+        transition.waiting += [] if x0 is None else [self._decode(x0)]
+        self._transition, self._plan = transition, transition.pipeline.plan
+        if transition.holds_all(self.in_flight):
+            self._take_over(transition.pipeline, transition.waiting)
+
+    def _land(self, x0: Tensor | None) -> None:
+        """The oldest frame in flight is finished, if the last row held one."""
+        if x0 is not None:
+            self._emit(self._decode(x0))
+
+    def _decode(self, x0: Tensor) -> Tensor:
         with self._watch.measure("decode"):
-            rgb = self.model.decode(x0[None])[0]
+            return self.model.decode(x0[None])[0]
+
+    def _emit(self, rgb: Tensor) -> None:
+        origin = self._in_flight.popleft()
+        self._ready.append(Frame(rgb, origin.index, origin.timestamp))
         self._frames_out += 1
-        return Frame(rgb, index, timestamp)
+        self._watch.add("latency", self._clock() - origin.arrived)
 
     # ---- changing it
 
@@ -249,53 +254,65 @@ class Session:
         raises ConfigError or PromptError and changes nothing. Re-priming costs about one warm-up.
         """
         self._check_open()
-        config = self.config
-        if strength is not None:
-            if steps is not None:
-                raise ConfigError("give strength or steps, not both")
-            steps = StepSelection(
-                strength=strength,
-                steps=self._plan.schedule.steps,
-                inference_steps=config.steps.inference_steps,
-            )
-        config = replace(
-            config,
-            steps=steps or config.steps,
-            seed=config.seed if seed is None else seed,
-            guidance=guidance or config.guidance,
-        )
-        model = model or self.model
-        if not model.is_variant_of(self.model):
-            raise ConfigError(
-                f"a running session changes to variants of its own model ({self.model.name}, "
-                f"with_adapters); open a new one for {model.name}"
-            )
-        plan = make_plan(model, config, self._plan.prompt if prompt is None else prompt)
-        if self._state is None:
+        plan = Change(prompt, strength, steps, seed, guidance, model).applied_to(self._plan)
+        if self._pipeline is None:
             self._plan = plan
-            self._forget()
-            return 0
+            return self.next_index
         return self._reprime(plan)
+
+    @torch.inference_mode()
+    def begin_update(
+        self,
+        *,
+        prompt: str | Tensor | None = None,
+        strength: float | None = None,
+        steps: StepSelection | None = None,
+        seed: int | None = None,
+        guidance: Guidance | None = None,
+        model: TranslationModel | None = None,
+    ) -> int:
+        """Change parameters as `update` does, with the work spread over the frames to come.
+
+        The last real inputs are warmed up on a second cache, one network call with each of the next
+        N frames (N: the new number of steps); frames after them go into both caches, until those
+        before them have come out. Returns the index of the first frame of the change, where frames
+        are numbered without gaps; those before it stay as they were. Another begin_update starts
+        this work again with both changes; update, reprime and a flush of frames in flight make the
+        change at once; reset and close drop what is in flight, as always.
+        """
+        self._check_open()
+        plan = Change(prompt, strength, steps, seed, guidance, model).applied_to(self._plan)
+        if self._pipeline is None or self._pipeline.drained:  # all is re-primed before a next frame
+            self._plan = plan
+            return self.next_index
+        self._transition = Transition(*begin_pipeline(plan, self._history))
+        self._plan = plan
+        return self.next_index + plan.schedule.steps
 
     def steer(self, prompt: str | Tensor) -> None:
         """Change the prompt from the next frame on and keep what the cache holds.
 
         For small changes that follow each other, such as a travel between two prompts: an embedding
         costs nothing. Frames of the prompts before stay in sight of attention until they leave the
-        ring; `reprime()` renews the warm-up frames, too. Raises PromptError or ConfigError.
+        ring; `reprime()` renews the warm-up frames, too. Where an update has begun, both plans are
+        steered. Raises PromptError or ConfigError.
         """
         self._check_open()
-        plan = self._plan
-        known = plan.condition.negative
-        condition = make_condition(plan.model, plan.config.guidance, prompt, known)
-        self._plan = replace(plan, condition=condition, prompt=prompt)
+        running = self._pipeline
+        plan = steered(self._plan, prompt)
+        if running is not None:
+            whole = running.plan is self._plan
+            running.plan = plan if whole else steered(running.plan, prompt)
+        if self._transition is not None:
+            self._transition.pipeline.plan = plan
+        self._plan = plan
 
     def reprime(self) -> None:
         """Anchor the stream to its last real inputs, as after a scene cut. Raises StreamNotReady
         before warmup().
         """
         self._check_open()
-        if self._state is None:
+        if self._pipeline is None:
             raise StreamNotReady("there is nothing to re-prime from before warmup()")
         self._reprime(self._plan)
 
@@ -315,17 +332,6 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # ---- its state
-
-    def _forget(self) -> None:
-        self._state, self._noise, self._ready = None, None, []
-        self._history = deque(maxlen=self.config.window.sinks)
-        self._in_flight = deque()
-        self._depth_range = DepthRange(self.config.depth_range)
-        self._watch = Stopwatch(self._clock)
-        self._calls = self._frames_in = self._frames_out = self._reprimes = 0
-        self._last_index, self._drained = -1, False
-
     def _check_open(self) -> None:
         if self._closed:
             raise StreamClosed("this session is closed: open a new one")
@@ -336,38 +342,32 @@ class Session:
 
         Returns the index of the first frame that the plan affects.
         """
+        self._transition = None
         if len(self._in_flight) > plan.config.window.sinks:
             self._ready = self.flush()  # more frames than the prefill covers
-        first = self._in_flight[0].index if self._in_flight else self._last_index + 1
-        state, trail = self._prime(plan)
-        entries = list(self._history)
-        seated = plan.schedule.steps - 1
-        while len(self._in_flight) > seated:
-            self._ready.append(self._land(trail[-1][-len(self._in_flight)]))
-        for row in range(1, len(self._in_flight) + 1):
-            state.x[row] = trail[row][-row]
-            state.source[row], state.depth[row] = entries[-row].latent, entries[-row].depth
-        self._plan, self._state = plan, state
-        self._calls = len(self._in_flight)
-        self._reprimes += 1
-        self._drained = False
+        first = self._in_flight[0].index if self._in_flight else self.next_index
+        pipeline, trail = self._prime(plan)
+        while len(self._in_flight) >= plan.schedule.steps:
+            self._land(trail[-1][-len(self._in_flight)])
+        latest = len(self._history) - len(self._in_flight)
+        pipeline.seat(list(self._history)[latest:], trail)
+        self._take_over(pipeline)
         return first
 
-    def _prime(self, plan: Plan) -> tuple[StreamState, Tensor]:
-        """A state whose sinks are the last real inputs, and their latents on the way."""
-        latents = torch.stack([entry.latent for entry in self._history])
-        old = self._plan.config
-        kept = old.seed == plan.config.seed and self._plan.schedule.steps == plan.schedule.steps
-        if self._noise is None or not kept:
-            config = plan.config
-            self._noise = StreamNoise(config.seed, config.noise, plan.schedule.steps, latents)
-        steps, branches = plan.schedule.steps, plan.condition.branches
-        state = make_state(plan.model.unet, latents, steps, branches, plan.config.window)
-        depth = torch.stack([entry.depth for entry in self._history])
-        frames = WarmupFrames(latents, depth, *self._noise.warmup(len(latents)))
+    def _take_over(self, pipeline: Pipeline, finished: Sequence[Tensor] = ()) -> None:
+        for rgb in finished:
+            self._emit(rgb)
+        self._plan, self._pipeline, self._transition = pipeline.plan, pipeline, None
+        self._reprimes += 1
+
+    def _prime(self, plan: Plan) -> tuple[Pipeline, Tensor]:
+        """A pipeline whose sinks are the last real inputs, and their latents on the way."""
+        old = self._pipeline
+        noise = None if old is None else old.noise_for(plan)
+        pipeline, prefilling = begin_pipeline(plan, self._history, noise)
         with self._watch.measure("warmup"):
-            trail = prefill(plan.model.unet, state, plan.schedule, plan.condition, frames)
-        return state, trail
+            trail = prefilling.finish(plan.model.unet, plan.condition)
+        return pipeline, trail
 
 
 def translate(

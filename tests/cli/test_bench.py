@@ -33,8 +33,8 @@ def held_bytes(model, width: int, height: int, steps: int) -> int:
     config = StreamConfig(width, height, StepSelection(strength=0.8, steps=steps))
     session = Session(model, config, "ink")
     list(translate(session, make_frames(9, width, height)))
-    assert session._state is not None
-    return session._state.nbytes
+    assert session._pipeline is not None
+    return session._pipeline.state.nbytes
 
 
 def test_every_stage_is_measured(capsys):

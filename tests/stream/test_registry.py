@@ -130,7 +130,7 @@ def open_one() -> tuple[SessionRegistry[Session], Owner, list["weakref.ref[torch
     """A registry with a warm session under "a", its owner, and references to the cache."""
     registry, owner = make_registry(), Owner()
     with registry.open("a", owner, warmed) as session:
-        layers = session._state.layers
+        layers = session._pipeline.state.layers
         held = [weakref.ref(tensor) for layer in layers for tensor in (layer.key, layer.value)]
     return registry, owner, held
 

@@ -114,4 +114,4 @@ def test_closing_frees_the_noise_as_well():
     session = open_session(stream_config(2, window=WINDOW, noise="fixed"))
     session.warmup(FRAMES[:5])
     session.close()
-    assert session._noise is None
+    assert session._pipeline is None

@@ -326,16 +326,16 @@ def test_the_announced_bytes_are_those_of_the_state(steps, mode, size):
     session = open_session(settings)
     announced = session.spec.state_bytes
     session.warmup(make_frames(SINKS, *size))
-    assert session._state is not None
-    assert session._state.nbytes == announced
+    assert session._pipeline is not None
+    assert session._pipeline.state.nbytes == announced
 
 
 def test_closing_drops_the_state():
     with started() as session:
         session.push(FRAMES[SINKS:])
-        assert session._state is not None
+        assert session._pipeline is not None
         assert session._history
-    assert session._state is None
+    assert session._pipeline is None
     assert not session._history
     assert not session._in_flight
 

@@ -55,9 +55,9 @@ def held_bytes(steps: int, guidance: Guidance, window: AttentionWindow) -> int:
     """Bytes of all tensors that a stream of the tiny model keeps."""
     session = open_session(stream_config(steps, guidance=guidance, window=window))
     session.warmup(make_frames(window.sinks))
-    assert session._state is not None
+    assert session._pipeline is not None
     inputs = [tensor for entry in session._history for tensor in (entry.latent, entry.depth)]
-    return session._state.nbytes + sum(tensor.nbytes for tensor in inputs)
+    return session._pipeline.state.nbytes + sum(tensor.nbytes for tensor in inputs)
 
 
 @pytest.mark.parametrize("steps", [1, 3])
