@@ -83,39 +83,35 @@ class Source(Protocol):
         self.close()
 
 
-class VideoFile(Source):
-    """Any file FFmpeg reads, decoded as it is asked for, upright and with square pixels.
+class DecodedVideo(Source):
+    """The frames of an opened container, decoded as asked for, upright and with square pixels.
 
     Frames: (3, h, w), uint8, RGB; transparency is dropped. Timestamps: seconds from the first
-    frame, always rising. max_frames: end after so many. Raises SourceError at opening when there
-    is nothing to decode, and while reading, after the last frame that could be decoded, when the
-    file is broken; ConfigError for max_frames below 1. One thread reads and closes.
+    frame, always rising. The container is closed with it, and where this raises SourceError. name:
+    what messages call it. One thread reads and closes.
     """
 
-    def __init__(self, path: str | PathLike[str], max_frames: int | None = None) -> None:
-        if max_frames is not None and max_frames < 1:
-            raise ConfigError(f"max_frames must be at least 1 or None, got {max_frames}.")
-        self._path = Path(path)
+    def __init__(self, container: InputContainer, name: str, max_frames: int | None = None) -> None:
+        self._name = name
         self._started = False
         self._break: str | None = None
-        self._container = open_input(self._path)
+        self._container = container
         with ExitStack() as undo:
             undo.callback(self._container.close)
-            self._stream = _video_stream(self._container, self._path)
+            self._stream = _video_stream(self._container, name)
             self._stream.thread_count = DECODER_THREADS
             self._stream.thread_type = "AUTO"
             self._tick = self._stream.time_base or 1 / UNKNOWN_RATE
             pictures = self._pictures()
             first = next(pictures, None)
             if first is None:
-                raise _no_picture(self._path, self._break)
+                raise _no_picture(name, self._break)
             undo.pop_all()
         self._layout = _Layout.of(first, self._stream)
         self._info = replace(
             _describe(self._container, self._stream, max_frames),
             width=self._layout.upright[0],
             height=self._layout.upright[1],
-            path=self._path,
             start=float((first.pts or 0) * self._tick),
         )
         self._closed = False
@@ -123,19 +119,19 @@ class VideoFile(Source):
 
     @property
     def info(self) -> SourceInfo:
-        """Size, rate, expected length and audio of the file."""
+        """Size, rate, expected length and audio."""
         return self._info
 
     def __iter__(self) -> Iterator[Frame]:
-        """Give the frames that are left. Raises SourceError where the file breaks."""
+        """Give the frames that are left. Raises SourceError where the video breaks."""
         if self._closed:
             raise SourceError(
-                f"{self._path}: expected an open file, got a closed one; open it again."
+                f"{self._name}: expected an open video, got a closed one; open it again."
             )
         return self._frames
 
     def close(self) -> None:
-        """Free the decoder and the file."""
+        """Free the decoder and the container."""
         self._closed = True
         self._frames.close()
         self._container.close()
@@ -156,11 +152,17 @@ class VideoFile(Source):
                 return
             end = timestamp + max(step, float(picture.duration * self._tick))
             picture = next(pictures, None)
-        declared = _declared_seconds(self._container, self._stream, self._info.start)
-        if self._break is None and declared is not None and end < declared - DECLARED_SLACK:
-            self._break = f"the file ends, but says that it lasts {declared:.2f} s"
+        if self._break is None:
+            self._break = self._end_too_early(end)
         if self._break is not None:
             raise self._broken(count, timestamp)
+
+    def _end_too_early(self, end: float) -> str | None:
+        """What is wrong with an end after so many seconds; None where it is one."""
+        declared = _declared_seconds(self._container, self._stream, self._info.start)
+        if declared is None or end >= declared - DECLARED_SLACK:
+            return None
+        return f"the file ends, but says that it lasts {declared:.2f} s"
 
     def _shown_at(self, picture: VideoFrame) -> float | None:
         """Seconds from the first frame; None where the file does not say."""
@@ -177,7 +179,7 @@ class VideoFile(Source):
                     self._break = "the data stops inside a frame"
                 else:
                     yield from self._decode(packet)
-        except FFmpegError as error:
+        except (FFmpegError, OSError) as error:
             self._break = error.strerror or str(error)
         # The decoder still holds whole pictures from ahead of the end, or the break.
         with suppress(FFmpegError):
@@ -203,10 +205,30 @@ class VideoFile(Source):
 
     def _broken(self, count: int, timestamp: float) -> SourceError:
         return SourceError(
-            f"{self._path}: expected a whole video, got {count} frames and a break after "
-            f"{timestamp:.2f} s ({self._break}). Get a whole copy of the file, or ask for the "
-            f"first {count} frames only (max_frames)."
+            f"{self._name}: expected a whole video, got {count} frames and a break after "
+            f"{timestamp:.2f} s ({self._break}). {self._what_to_do(count)}"
         )
+
+    def _what_to_do(self, count: int) -> str:
+        return (
+            f"Get a whole copy of the file, or ask for the first {count} frames only (max_frames)."
+        )
+
+
+class VideoFile(DecodedVideo):
+    """Any file FFmpeg reads.
+
+    max_frames: end after so many. Raises SourceError at opening when there is nothing to decode,
+    and while reading, after the last frame that could be decoded, when the file is broken;
+    ConfigError for max_frames below 1.
+    """
+
+    def __init__(self, path: str | PathLike[str], max_frames: int | None = None) -> None:
+        if max_frames is not None and max_frames < 1:
+            raise ConfigError(f"max_frames must be at least 1 or None, got {max_frames}.")
+        path = Path(path)
+        super().__init__(open_input(path), str(path), max_frames)
+        self._info = replace(self._info, path=path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +319,7 @@ def open_input(path: Path) -> InputContainer:
         ) from error
 
 
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
+def _video_stream(container: InputContainer, name: str) -> VideoStream:
     """Find the first moving picture: neither a cover of an album nor a text file."""
     for stream in container.streams.video:
         is_cover = Disposition.attached_pic in stream.disposition
@@ -305,14 +327,14 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
             return stream
     found = ", ".join(f"{s.type} ({s.name or 'no decoder'})" for s in container.streams)
     raise SourceError(
-        f"{path}: expected a file with a video stream, got {found or 'no stream at all'}. "
+        f"{name}: expected a file with a video stream, got {found or 'no stream at all'}. "
         "Choose a file that holds a video, or get a whole copy of this one."
     )
 
 
-def _no_picture(path: Path, reason: str | None) -> SourceError:
+def _no_picture(name: str, reason: str | None) -> SourceError:
     return SourceError(
-        f"{path}: expected at least one frame, none could be decoded ({reason or 'no data'}). "
+        f"{name}: expected at least one frame, none could be decoded ({reason or 'no data'}). "
         "Get a whole copy of the file, or convert it to MP4."
     )
 
