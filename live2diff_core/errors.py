@@ -14,6 +14,7 @@ Live2DiffError
 │   ├── WeightsKindError     it is a sound file of something else: another base, another network
 │   ├── WeightsKeyError      keys are missing, unexpected or of another shape
 │   └── WeightsValueError    it holds NaN or infinite values
+├── ProtocolError        a client's message cannot be taken (live/protocol.py, with its codes)
 └── MediaError           a video cannot be read or written
     ├── SourceError
     └── SinkError

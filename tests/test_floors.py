@@ -26,7 +26,7 @@ HOST = {
 NODE_LINES = 25  # of the method that ComfyUI calls
 MAX_LINES = 400
 # "live/file.py:function" of handlers that may catch everything (a thread's edge).
-BROAD_EXCEPT_ALLOWED: set[str] = set()
+BROAD_EXCEPT_ALLOWED: set[str] = {"live/failover.py:caught"}
 
 GROUND = {"errors", "config", "frames", "schedule", "cache"}
 MODELS = GROUND | {"models"}

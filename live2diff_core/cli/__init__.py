@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import Live2DiffError
-from . import bench, convert, demo, doctor, inspect, parity, plan, train, translate
+from . import bench, convert, demo, doctor, inspect, parity, plan, serve, train, translate
 
 FAILED, INTERRUPTED = 1, 130
 PACKAGE = __package__.rpartition(".")[0]
@@ -20,7 +20,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"live2diff {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (translate, demo, inspect, plan, doctor, convert, parity, bench, train):
+    for module in (translate, serve, demo, inspect, plan, doctor, convert, parity, bench, train):
         module.add_command(commands)
     return parser
 

@@ -154,11 +154,11 @@ class FrontEnd:
 
 
 @asynccontextmanager
-async def chromium() -> AsyncIterator[Any]:
+async def chromium(*switches: str) -> AsyncIterator[Any]:
     """A running browser; root needs it without a sandbox."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=find_chromium(), args=["--no-sandbox"]
+            executable_path=find_chromium(), args=["--no-sandbox", *switches]
         )
         yield browser
         await browser.close()

@@ -1,0 +1,219 @@
+"""Translate a video file over a socket, as docs/protocol.md describes it.
+
+    live2diff serve --prompt "an ink drawing"
+    python examples/socket_client.py clip.mp4 --prompt "neon lights" --output translated.mp4
+
+Needs aiohttp, av and pillow.
+"""
+
+import argparse
+import asyncio
+import io
+import json
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import av
+import numpy as np
+from PIL import Image
+
+VERSION = 1
+HEADER = struct.Struct("<4sBBHQdHHI")
+MAGIC = b"L2DF"
+KINDS = ("jpeg", "webp", "raw")
+MESSAGE_LIMIT = 64 * 1024 * 1024  # bytes
+TICKS = 90_000  # of a second, in the video that is written
+
+
+class ServerError(Exception):
+    """What the server refused, with its code."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture, (h, w, 3) uint8, with the sender's index and its time in seconds."""
+
+    rgb: np.ndarray
+    index: int
+    timestamp: float
+
+
+def pack(frame: Frame, quality: int = 90) -> bytes:
+    """A frame as a binary message, in JPEG."""
+    picture = io.BytesIO()
+    Image.fromarray(frame.rgb).save(picture, "JPEG", quality=quality)
+    height, width = frame.rgb.shape[:2]
+    place = frame.index, frame.timestamp, width, height, picture.tell()
+    return HEADER.pack(MAGIC, VERSION, KINDS.index("jpeg"), 0, *place) + picture.getvalue()
+
+
+def unpack(message: bytes) -> Frame:
+    """A binary message as a frame. Raises ServerError."""
+    magic, version, kind, _, index, timestamp, width, height, length = HEADER.unpack_from(message)
+    payload = message[HEADER.size :]
+    if (magic, version) != (MAGIC, VERSION) or len(payload) != length:
+        raise ServerError(f"expected a frame of version {VERSION}, got {message[:8]!r}")
+    if KINDS[kind] == "raw":
+        rgb = np.frombuffer(payload, np.uint8).reshape(height, width, 3)
+    else:
+        rgb = np.asarray(Image.open(io.BytesIO(payload)).convert("RGB"))
+    return Frame(rgb, index, timestamp)
+
+
+class Client:
+    """A source with a stream of its own on a server. Use it once, as an async context."""
+
+    def __init__(self, server: str, token: str | None = None, window: int = 1) -> None:
+        """server: host:port. window: frames on their way; with 1 none is dropped."""
+        self._window = window
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = aiohttp.ClientSession(f"http://{server}", headers=headers)
+        self._credit = asyncio.Semaphore(0)
+        self._until = 0
+        self.figures: dict[str, Any] = {}
+
+    async def __aenter__(self) -> "Client":
+        try:
+            self._socket = await self._http.ws_connect(
+                "/live2diff/socket", max_msg_size=MESSAGE_LIMIT
+            )
+        except BaseException:
+            await self._http.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._socket.close()
+        await self._http.close()
+
+    async def translate(
+        self,
+        frames: Iterator[Frame],
+        settings: dict[str, Any],
+        on_frame: Callable[[Frame], None],
+        on_message: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> None:
+        """Send all frames, as fast as the server takes them; translated ones go to `on_frame`.
+
+        on_message: gets what the server says. Raises ServerError.
+        """
+        await self._say("hello", version=VERSION, role="source", window=self._window)
+        await self._say("configure", settings=settings)
+        sending = asyncio.create_task(self._send(frames))
+        try:
+            async for message in self._socket:
+                if message.type is aiohttp.WSMsgType.BINARY:
+                    on_frame(unpack(message.data))
+                else:
+                    on_message(self._hear(json.loads(message.data)))
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+        if sending.cancelled() or sending.exception():
+            raise ServerError("the server closed the connection before the last frame was sent")
+
+    async def control(self, **changes: object) -> None:
+        """Change parameters; the answer comes as a message."""
+        await self._say("control", changes=changes)
+
+    async def _send(self, frames: Iterator[Frame]) -> None:
+        while (frame := await asyncio.to_thread(next, frames, None)) is not None:
+            await self._credit.acquire()
+            await self._socket.send_bytes(pack(frame))
+        await self._say("end")
+
+    def _hear(self, said: dict[str, Any]) -> dict[str, Any]:
+        if said["type"] == "error":
+            raise ServerError(f"{said['code']}: {said['message']}")
+        if said["type"] == "statistics":
+            self.figures = said
+        if said["type"] == "credit":
+            for _ in range(said["until"] - self._until):
+                self._credit.release()
+            self._until = said["until"]
+        return said
+
+    async def _say(self, kind: str, **fields: object) -> None:
+        await self._socket.send_json({"type": kind, **fields})
+
+
+def read_video(path: Path) -> Iterator[Frame]:
+    """The frames of a video file."""
+    with av.open(str(path)) as container:
+        for index, frame in enumerate(container.decode(video=0)):
+            yield Frame(frame.to_ndarray(format="rgb24"), index, frame.time or 0.0)
+
+
+class VideoWriter:
+    """An H.264 file that takes the size of its first frame."""
+
+    def __init__(self, path: Path) -> None:
+        self._container = av.open(str(path), "w")
+        self._stream: Any = None
+
+    def write(self, frame: Frame) -> None:
+        """Add a frame at its time."""
+        if self._stream is None:
+            self._stream = self._container.add_stream("libx264", rate=25)
+            self._stream.height, self._stream.width = frame.rgb.shape[:2]
+            self._stream.pix_fmt = "yuv420p"
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.rgb), format="rgb24")
+        picture.pts, picture.time_base = round(frame.timestamp * TICKS), Fraction(1, TICKS)
+        self._container.mux(self._stream.encode(picture))
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._stream is not None:
+            self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+
+def read_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Translate a video file over a socket.")
+    parser.add_argument("input", type=Path)
+    parser.add_argument("--server", default="127.0.0.1:8190", help="host:port")
+    parser.add_argument("--token", help="of a server that asks for one")
+    parser.add_argument("--prompt", help="what to see (default: as the server was started)")
+    parser.add_argument("--strength", type=float, help="how far from the input, above 0 to 1")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--window", type=int, default=1, help="frames on their way, 1 to 16")
+    parser.add_argument("--output", type=Path, help="an .mp4 (default: only count the frames)")
+    return parser.parse_args(arguments)
+
+
+async def main(options: argparse.Namespace) -> None:
+    """Translate as told. Raises ServerError."""
+    given = {name: getattr(options, name) for name in ("prompt", "strength", "seed")}
+    settings = {name: value for name, value in given.items() if value is not None}
+    writer = VideoWriter(options.output) if options.output else None
+    indices: list[int] = []
+
+    def take(frame: Frame) -> None:
+        if indices and frame.index <= indices[-1]:
+            return  # a picture that stands in for a frame
+        indices.append(frame.index)
+        print(f"\rframe {frame.index}", end="", flush=True)
+        if writer:
+            writer.write(frame)
+
+    try:
+        async with Client(options.server, options.token, options.window) as client:
+            await client.translate(read_video(options.input), settings, take)
+    finally:
+        if writer:
+            writer.close()
+    print(f"\r{len(indices)} frames came back", f"in {options.output}" if writer else "")
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(main(read_arguments()))
+    except (ServerError, aiohttp.ClientError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -1,0 +1,135 @@
+"""The latest picture of a stream, for any number of readers of any speed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+
+from ..errors import ConfigError, SinkError
+from ..frames import Frame
+from .bell import Bell
+from .picture import encode_picture
+from .protocol import KINDS, FrameHeader, Kind, pack_frame
+from .sink import Sink
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A picture as it travels. sequence: how many pictures the relay had then, from 1."""
+
+    data: bytes
+    kind: Kind
+    index: int
+    timestamp: float
+    sequence: int
+    width: int
+    height: int
+
+    @cached_property
+    def message(self) -> bytes:
+        """The binary message, made once for all readers."""
+        header = FrameHeader(self.kind, self.index, self.timestamp, self.width, self.height)
+        return pack_frame(header, self.data)
+
+
+class Relay(Sink):
+    """Keeps the latest frame and encodes it once, for whoever reads; nobody can slow the stream.
+
+    One thread writes, any thread and any asyncio loop reads. Without a reader frames are counted
+    as missed and not encoded. quality: 1 to 100. bell: rings for every frame and at the end. Raises
+    ConfigError.
+    """
+
+    def __init__(self, quality: int = 85, kind: Kind = "jpeg") -> None:
+        if not 1 <= quality <= 100:
+            raise ConfigError(f"the quality of pictures is 1 to 100, got {quality}")
+        if kind not in KINDS:
+            raise ConfigError(f"pictures are {', '.join(KINDS)}, not {kind}")
+        self.kind: Kind = kind
+        self._quality = quality
+        self._lock = Lock()
+        self._frame: Frame | None = None
+        self._encoded: Encoded | None = None
+        self._sequence = 0
+        self._taken = True
+        self._missed = 0
+        self._readers = 0
+        self._closed = False
+        self.bell = Bell()
+
+    @property
+    def missed(self) -> int:
+        """Frames that were replaced before anybody took them."""
+        return self._missed
+
+    @property
+    def readers(self) -> int:
+        """How many are inside `reading()`."""
+        return self._readers
+
+    @property
+    def closed(self) -> bool:
+        """Whether no further frame will come."""
+        return self._closed
+
+    def write(self, frame: Frame) -> None:
+        """Put a frame in the place of the one before: rgb (3, h, w). Raises SinkError if closed."""
+        with self._lock:
+            if self._closed:
+                raise SinkError("a closed relay takes no frames: open another")
+            sequence, wanted = self._sequence + 1, self._readers > 0
+        encoded = self._encode(frame, sequence) if wanted else None
+        with self._lock:
+            self._missed += not self._taken
+            self._frame, self._encoded, self._sequence = frame, encoded, sequence
+            self._taken = False
+        self.bell.ring()
+
+    def latest(self) -> Encoded | None:
+        """The newest picture, None before the first; it counts as taken."""
+        with self._lock:
+            frame, encoded, sequence = self._frame, self._encoded, self._sequence
+            self._taken = True
+        if encoded is None and frame is not None:
+            encoded = self._encode(frame, sequence)
+            with self._lock:
+                if self._sequence == sequence:
+                    self._encoded = encoded
+        return encoded
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Have frames encoded as they are written, so that `wait` finds them ready."""
+        with self._lock:
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._readers -= 1
+
+    async def wait(self, after: int) -> Encoded | None:
+        """The newest picture as soon as one later than the sequence number `after` is there.
+
+        None when the relay is closed and no such picture will come.
+        """
+        while True:
+            with self.bell.listening() as rung:
+                if self._sequence > after:
+                    return self.latest()
+                if self._closed:
+                    return None
+                await rung
+
+    def close(self) -> None:
+        """Let every reader go; the last picture stays."""
+        with self._lock:
+            self._closed = True
+        self.bell.ring()
+
+    def _encode(self, frame: Frame, sequence: int) -> Encoded:
+        data = encode_picture(frame.rgb, self.kind, self._quality)
+        height, width = frame.rgb.shape[1:]
+        place = frame.index, frame.timestamp, sequence, width, height
+        return Encoded(data, self.kind, *place)

@@ -1,0 +1,314 @@
+"""The routes of live streams, the same for ComfyUI's server and for `live2diff serve`.
+
+/live2diff/                    the page: camera, prompt, output, figures
+/live2diff/socket              everything, over a WebSocket: docs/protocol.md
+/live2diff/view/<id>           a bare page for OBS's browser source
+/live2diff/mjpeg/<id>          for what knows nothing else
+/live2diff/streams             GET: figures of every stream
+/live2diff/streams/<id>        POST: changes, DELETE: the end; both need the stream's key
+/live2diff/metrics             for Prometheus
+"""
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from aiohttp import web
+
+from ..errors import Live2DiffError
+from ..stream.spec import Clock
+from .access import COOKIE, Policy, RateLimit
+from .connection import Connection
+from .protocol import Code, ProtocolError, Value, read_settings
+from .relay import Encoded, Relay
+from .statistics import prometheus
+from .streams import LiveStream, Streams
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Guard = Callable[[web.Request], None]
+
+PREFIX = "/live2diff"
+KEY_HEADER = "X-Live2Diff-Key"
+BODY_BYTES = 65_536
+BOUNDARY = "live2diff"
+CLOSE_SECONDS = 5
+PAGE = Path(__file__).parent / "page"
+FILES = {
+    "index.html": "text/html",
+    "view.html": "text/html",
+    "live.js": "text/javascript",
+    "index.js": "text/javascript",
+    "view.js": "text/javascript",
+    "style.css": "text/css",
+}
+PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src 'self' blob: data:; media-src 'self' blob:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'self'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+STATUS: dict[Code, int] = {
+    "forbidden": 403,
+    "no_such_stream": 404,
+    "limit": 503,
+    "bad_message": 400,
+}
+
+
+class Server:
+    """Answers the requests of one hub. close() ends its connections."""
+
+    def __init__(self, hub: Streams, policy: Policy, clock: Clock = time.monotonic) -> None:
+        self._hub, self._policy, self._clock = hub, policy, clock
+        self._requests = RateLimit(hub.limits.requests_per_second, clock)
+        self._connections: dict[Connection, asyncio.Task[None]] = {}
+        self._closing = asyncio.Event()
+        self._partings: set[asyncio.Task[None]] = set()
+
+    def routes(self) -> list[tuple[str, str, Handler]]:
+        """Method, path and handler of every route."""
+        one = f"{PREFIX}/streams/{{id}}"
+        return [
+            ("GET", PREFIX, self._guarded(self._to_index)),
+            ("GET", f"{PREFIX}/", self._guarded(self._index)),
+            ("GET", f"{PREFIX}/page/{{name}}", self._guarded(self._file)),
+            ("GET", f"{PREFIX}/view/{{id}}", self._guarded(self._view)),
+            ("GET", f"{PREFIX}/mjpeg/{{id}}", self._guarded(self._mjpeg)),
+            ("GET", f"{PREFIX}/socket", self._guarded(self._socket, self._check_origin)),
+            ("GET", f"{PREFIX}/streams", self._guarded(self._list, *self._own)),
+            ("GET", f"{PREFIX}/metrics", self._guarded(self._metrics, *self._own)),
+            ("POST", one, self._guarded(self._change, *self._own)),
+            ("DELETE", one, self._guarded(self._stop, *self._own)),
+        ]
+
+    async def close(self) -> None:
+        """End every stream and connection."""
+        self._closing.set()
+        await asyncio.to_thread(self._hub.close)
+        await asyncio.gather(*self._partings)
+        for connection in self._connections:
+            connection.dismiss(None)
+        if self._connections:
+            await asyncio.wait(self._connections.values(), timeout=CLOSE_SECONDS)
+
+    # ---- who may
+
+    @property
+    def _own(self) -> tuple[Guard, Guard]:
+        return self._check_origin, self._check_token
+
+    def _check_origin(self, request: web.Request) -> None:
+        self._policy.check_origin(request)
+
+    def _check_token(self, request: web.Request) -> None:
+        if not self._policy.knows(request):
+            raise web.HTTPUnauthorized(
+                text="this needs the server's token", headers={"WWW-Authenticate": "Bearer"}
+            )
+
+    def _guarded(self, handler: Handler, *guards: Guard) -> Handler:
+        """Checks that come before every answer: host, rate, and those given."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            self._policy.check_host(request)
+            if not self._requests.take(request.remote or ""):
+                raise web.HTTPTooManyRequests(text="too many requests a second")
+            for guard in guards:
+                guard(request)
+            try:
+                return await handler(request)
+            except ProtocolError as error:
+                body = {"code": error.code, "message": str(error)}
+                return web.json_response(body, status=STATUS[error.code])
+
+        return answer
+
+    # ---- pages
+
+    async def _to_index(self, request: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound(f"{request.rel_url.raw_path.rstrip('/')}/")
+
+    async def _index(self, request: web.Request) -> web.StreamResponse:
+        """The page. ?token= becomes a cookie, so that it stands in no history."""
+        given = request.query.get("token")
+        if given is not None and self._policy.is_token(given):
+            found = web.HTTPFound(request.rel_url.raw_path)
+            found.set_cookie(COOKIE, given, httponly=True, samesite="Strict", secure=request.secure)
+            raise found
+        self._check_token(request)
+        return _page("index.html")
+
+    async def _view(self, _: web.Request) -> web.StreamResponse:
+        return _page("view.html")
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        if name not in FILES:
+            raise web.HTTPNotFound(text="there is no such file")
+        return _page(name)
+
+    # ---- streams
+
+    async def _socket(self, request: web.Request) -> web.StreamResponse:
+        limits = self._hub.limits
+        if len(self._connections) >= limits.sockets:
+            raise web.HTTPServiceUnavailable(text="too many connections")
+        socket = web.WebSocketResponse(
+            heartbeat=limits.heartbeat_seconds, max_msg_size=limits.message_bytes, compress=False
+        )
+        connection = Connection(socket, self._hub, self._policy.knows(request), self._clock)
+
+        async def talk() -> None:
+            await socket.prepare(request)
+            await connection.run()
+
+        running = self._connections[connection] = asyncio.create_task(talk())
+        try:
+            await running
+        finally:
+            del self._connections[connection]
+            self._part(connection)
+        return socket
+
+    def _part(self, connection: Connection) -> None:
+        """Keep a client's own stream for a while: the client may only have lost its line."""
+        fed = connection.fed
+        if fed is not None and self._hub.is_abandoned(fed):
+            over = self._hub.get(fed).relay.closed
+            pause = 0.0 if over else self._hub.limits.linger_seconds
+            task = asyncio.create_task(self._end_if_abandoned(fed, pause))
+            self._partings.add(task)
+            task.add_done_callback(self._partings.discard)
+
+    async def _end_if_abandoned(self, stream_id: str, pause: float) -> None:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), pause)
+        if self._hub.is_abandoned(stream_id):
+            await asyncio.to_thread(self._hub.remove, stream_id)
+
+    async def _mjpeg(self, request: web.Request) -> web.StreamResponse:
+        stream = self._hub.get(request.match_info["id"])
+        if stream.relay.kind != "jpeg":
+            raise web.HTTPNotAcceptable(text=f"this stream is sent as {stream.relay.kind}")
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": f"multipart/x-mixed-replace; boundary={BOUNDARY}",
+                "Cache-Control": "no-store",
+            }
+        )
+        with self._hub.joined(stream.id, _Watcher()):
+            await response.prepare(request)
+            with suppress(ConnectionResetError):
+                await _pour(stream.relay, response, self._hub.limits.heartbeat_seconds)
+        return response
+
+    async def _list(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"streams": [_describe(*each) for each in self._hub.list()]})
+
+    async def _metrics(self, _: web.Request) -> web.StreamResponse:
+        streams = {_label(stream): stream.statistics() for stream, _ in self._hub.list()}
+        return web.Response(text=prometheus(streams), content_type="text/plain")
+
+    async def _change(self, request: web.Request) -> web.StreamResponse:
+        stream = self._unlocked(request)
+        changes = await _settings(request)
+        try:
+            answer = await asyncio.to_thread(stream.control, changes)
+        except Live2DiffError as error:
+            raise web.HTTPConflict(text=str(error)) from error
+        return web.json_response(answer.as_dict())
+
+    async def _stop(self, request: web.Request) -> web.StreamResponse:
+        stream = self._unlocked(request)
+        await asyncio.to_thread(self._hub.remove, stream.id)
+        return web.Response(status=204)
+
+    def _unlocked(self, request: web.Request) -> LiveStream:
+        return self._hub.unlock(request.match_info["id"], request.headers.get(KEY_HEADER))
+
+
+class _Watcher:
+    """A client that is told nothing: its pictures end with the stream."""
+
+    def post(self, text: str) -> None:
+        """It reads no messages."""
+
+    def dismiss(self, error: ProtocolError | None) -> None:
+        """Its relay has been closed."""
+
+
+def add_routes(
+    target: web.Application | web.RouteTableDef,
+    hub: Streams,
+    policy: Policy,
+    clock: Clock = time.monotonic,
+) -> Server:
+    """Add the routes to an application, or to a table of routes such as ComfyUI's.
+
+    The server that is returned ends with the application; with a table, its owner closes it.
+    """
+    server = Server(hub, policy, clock)
+    for method, path, handler in server.routes():
+        if isinstance(target, web.Application):
+            target.router.add_route(method, path, handler)
+        else:
+            target.route(method, path)(handler)
+    if isinstance(target, web.Application):
+        target.on_shutdown.append(lambda _: server.close())
+    return server
+
+
+def _page(name: str) -> web.Response:
+    body = (PAGE / name).read_bytes()
+    return web.Response(body=body, content_type=FILES[name], charset="utf-8", headers=PAGE_HEADERS)
+
+
+async def _pour(relay: Relay, response: web.StreamResponse, pause: float) -> None:
+    """Write pictures until the stream ends; one again where none came, to see who has left."""
+    picture: Encoded | None = None
+    with relay.reading():
+        while True:
+            after = picture.sequence if picture else 0
+            with suppress(asyncio.TimeoutError):
+                picture = await asyncio.wait_for(relay.wait(after), pause)
+                if picture is None:
+                    return
+            if picture is not None:
+                await response.write(_part_of(picture))
+
+
+def _part_of(picture: Encoded) -> bytes:
+    head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture.data)}"
+    return f"{head}\r\n\r\n".encode() + picture.data + b"\r\n"
+
+
+def _label(stream: LiveStream) -> str:
+    """A name that tells streams apart and does not give their ids away."""
+    return f"{stream.name}-{hashlib.sha256(stream.id.encode()).hexdigest()[:8]}"
+
+
+def _describe(stream: LiveStream, clients: int) -> dict[str, object]:
+    relay = stream.relay
+    own = {"name": _label(stream), "clients": clients, "missed": relay.missed}
+    return own | stream.statistics().as_dict()
+
+
+async def _settings(request: web.Request) -> Mapping[str, Value]:
+    """The changes in a request's body."""
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType(text="send changes as application/json")
+    if request.content_length is None or request.content_length > BODY_BYTES:
+        raise web.HTTPRequestEntityTooLarge(BODY_BYTES, request.content_length or 0)
+    try:
+        body = json.loads(await request.text())
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError("bad_message", f"changes are JSON: {error}") from error
+    return read_settings(body)
