@@ -1,11 +1,12 @@
 """Files of the Hugging Face hub, through its own client: cached there, fetched only when asked."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub import constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -56,17 +57,28 @@ class HubId:
     def find(self, download: bool) -> Path:
         """Ask the client; without download nothing is requested. Raises its errors."""
         local = not download
-        if self.file is not None:
-            return Path(hf_hub_download(self.repository, self.file, local_files_only=local))
-        folder = Path(
-            snapshot_download(
+        with _without_telemetry() if local else nullcontext():
+            if self.file is not None:
+                return Path(hf_hub_download(self.repository, self.file, local_files_only=local))
+            found = snapshot_download(
                 self.repository, allow_patterns=list(self.patterns), local_files_only=local
             )
-        )
+        folder = Path(found)
         absent = [p for p in self.patterns if "*" not in p and not (folder / p).is_file()]
         if absent or not any(folder.glob("*")):
             raise LocalEntryNotFoundError(f"it lacks {', '.join(absent or self.patterns)}")
         return folder
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """The client asks the hub what to tell of this computer even where it looks into its cache."""
+    before = constants.HF_HUB_DISABLE_TELEMETRY
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = before
 
 
 def fetch(hub_id: str, patterns: Sequence[str], *, download: bool, folder: Path) -> Path:
