@@ -123,6 +123,23 @@ def problem(settings: Mapping[str, Any]) -> str | None:
     return None
 
 
+class StreamNode:
+    """What the nodes have in common that begin a stream."""
+
+    @classmethod
+    def VALIDATE_INPUTS(
+        cls,
+        width: int | None = None,
+        height: int | None = None,
+        steps: int | None = None,
+        denoise: float | None = None,
+        t_index: str | None = "",
+    ) -> bool | str:
+        """What is wrong with the widgets, in words."""
+        given = {"width": width, "height": height, "steps": steps, "denoise": denoise}
+        return problem({**given, "t_index": t_index}) or True
+
+
 def step_selection(settings: Mapping[str, Any]) -> StepSelection:
     """Timesteps by t_index, else by denoise and steps. Raises ConfigError."""
     if settings["t_index"].strip():

@@ -7,8 +7,8 @@ from . import host
 from .inputs import (
     CONDITIONING_TIP,
     MODEL,
+    StreamNode,
     optional_widgets,
-    problem,
     size_widgets,
     stream_config,
     stream_widgets,
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .sessions import DirectedSession
 
 
-class Live2DiffTranslateVideo:
+class Live2DiffTranslateVideo(StreamNode):
     """Translates a video file to a video file, frame by frame."""
 
     CATEGORY = "Live2Diff/video"
@@ -47,19 +47,6 @@ class Live2DiffTranslateVideo:
             "optional": optional_widgets(),
             "hidden": {"unique_id": "UNIQUE_ID"},
         }
-
-    @classmethod
-    def VALIDATE_INPUTS(
-        cls,
-        width: int | None = None,
-        height: int | None = None,
-        steps: int | None = None,
-        denoise: float | None = None,
-        t_index: str | None = "",
-    ) -> bool | str:
-        """What is wrong with the widgets, in words."""
-        given = {"width": width, "height": height, "steps": steps, "denoise": denoise}
-        return problem({**given, "t_index": t_index}) or True
 
     def translate(
         self,

@@ -10,8 +10,8 @@ from .images import to_frames, to_images
 from .inputs import (
     CONDITIONING_TIP,
     MODEL,
+    StreamNode,
     optional_widgets,
-    problem,
     size_widgets,
     stream_config,
     stream_widgets,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FRAMES = 8  # sinks
 
 
-class Live2DiffWarmup:
+class Live2DiffWarmup(StreamNode):
     """Opens a stream with its first frames."""
 
     CATEGORY = "Live2Diff/stream"
@@ -52,19 +52,6 @@ class Live2DiffWarmup:
             "optional": optional_widgets(),
             "hidden": {"unique_id": "UNIQUE_ID"},
         }
-
-    @classmethod
-    def VALIDATE_INPUTS(
-        cls,
-        width: int | None = None,
-        height: int | None = None,
-        steps: int | None = None,
-        denoise: float | None = None,
-        t_index: str | None = "",
-    ) -> bool | str:
-        """What is wrong with the widgets, in words."""
-        given = {"width": width, "height": height, "steps": steps, "denoise": denoise}
-        return problem({**given, "t_index": t_index}) or True
 
     def check_lazy_status(self, frames: Tensor | None = None, **_: object) -> list[str]:
         """Raise FrameSizeError for too few frames before a model is loaded."""
