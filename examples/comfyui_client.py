@@ -12,6 +12,7 @@ import logging
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +50,16 @@ class Client:
         self.id = uuid.uuid4().hex
 
     async def __aenter__(self) -> "Client":
-        self._http = aiohttp.ClientSession(f"http://{self.server}")
-        try:
-            self._socket = await self._http.ws_connect(
-                f"/ws?clientId={self.id}", max_msg_size=FRAME_LIMIT
-            )
-        except BaseException:
-            await self._http.close()
-            raise
+        async with AsyncExitStack() as undo:
+            session = aiohttp.ClientSession(f"http://{self.server}")
+            self._http = await undo.enter_async_context(session)
+            connect = self._http.ws_connect(f"/ws?clientId={self.id}", max_msg_size=FRAME_LIMIT)
+            self._socket = await undo.enter_async_context(connect)
+            self._connection = undo.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._socket.close()
-        await self._http.close()
+        await self._connection.aclose()
 
     async def get(self, path: str) -> Any:  # noqa: ANN401 - JSON
         """What a route answers."""

@@ -13,6 +13,7 @@ import json
 import struct
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -73,24 +74,22 @@ class Client:
         """server: host:port. window: frames on their way; with 1 none is dropped."""
         self._window = window
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = aiohttp.ClientSession(f"http://{server}", headers=headers)
+        self._server, self._headers = f"http://{server}", headers
         self._credit = asyncio.Semaphore(0)
         self._until = 0
         self.figures: dict[str, Any] = {}
 
     async def __aenter__(self) -> "Client":
-        try:
-            self._socket = await self._http.ws_connect(
-                "/live2diff/socket", max_msg_size=MESSAGE_LIMIT
-            )
-        except BaseException:
-            await self._http.close()
-            raise
+        async with AsyncExitStack() as undo:
+            session = aiohttp.ClientSession(self._server, headers=self._headers)
+            http = await undo.enter_async_context(session)
+            connect = http.ws_connect("/live2diff/socket", max_msg_size=MESSAGE_LIMIT)
+            self._socket = await undo.enter_async_context(connect)
+            self._connection = undo.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._socket.close()
-        await self._http.close()
+        await self._connection.aclose()
 
     async def translate(
         self,

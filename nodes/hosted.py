@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ..live2diff_core.config import DepthRule, StreamConfig
 from ..live2diff_core.errors import MemoryBudgetError
 from ..live2diff_core.models.translator import TranslationModel
-from ..live2diff_core.weights.budget import StreamSize, estimate, model_footprint
+from ..live2diff_core.weights.budget import Footprint, StreamSize, estimate, model_footprint
 from . import host
 
 
@@ -24,6 +25,11 @@ class HostedModel:
     depth_range: DepthRule
     patchers: tuple[Any, ...]
 
+    @cached_property
+    def footprint(self) -> Footprint:
+        """What the model's memory follows from; counted once, as every run asks."""
+        return model_footprint(self.model)
+
     @contextmanager
     def running(self, config: StreamConfig, caches: int) -> Iterator[None]:
         """Networks are on the device meanwhile, with room for a stream; an interrupt is heard at
@@ -35,7 +41,7 @@ class HostedModel:
         """
         self.model.check_size(config.width, config.height)
         stream = stream_size(config)
-        budget = estimate(model_footprint(self.model), stream)
+        budget = estimate(self.footprint, stream)
         hook = self.model.unet.register_forward_pre_hook(_hear_interrupt)
         try:
             host.load(self.patchers, budget.activations + caches * budget.cache)

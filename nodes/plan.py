@@ -40,10 +40,10 @@ class Live2DiffPlan:
 
     def plan(self, model: "HostedModel", width: int, height: int, steps: int) -> dict[str, Any]:
         """The plan, shown in the node and given as text."""
-        from ..live2diff_core.weights.budget import StreamSize, model_footprint
+        from ..live2diff_core.weights.budget import StreamSize
         from ..live2diff_core.weights.plan import make_plan, plan_text
 
-        footprint, device = model_footprint(model.model), host.network_device()
+        footprint, device = model.footprint, host.network_device()
         free = host.free_bytes(footprint.weights)
         plan = make_plan(footprint, StreamSize(width, height, steps), device, free, SIDES)
         text = plan_text(plan)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import SourceError
 from ..frames import Frame
 from ..stream.spec import Clock
-from .source import Source, SourceInfo
+from .source import OneReading, SourceInfo
 from .ticks import check_rate
 
 # Where Linux lists cameras; other systems do not, and are asked for the first few.
@@ -49,7 +49,7 @@ def _open_capture(index: int) -> Capture:
     return cv2.VideoCapture(index)
 
 
-class Camera(Source):
+class Camera(OneReading):
     """A camera, at the rate that it gives.
 
     device: its index, its path (/dev/video0), or its name as list_cameras() gives it. width,
@@ -68,10 +68,10 @@ class Camera(Source):
         open_capture: OpenCapture = _open_capture,
     ) -> None:
         self._device = _index_of(device)
+        self._name = f"camera {self._device}"
         rate = check_rate(rate)
         with _quiet():
             self._capture = open_capture(self._device)
-        self._closed = False
         self._clock = clock
         try:
             self._configure(width, height, rate)
@@ -81,19 +81,6 @@ class Camera(Source):
             raise
         self._info = SourceInfo(first.shape[2], first.shape[1], rate)
         self._frames = self._read(first)
-
-    @property
-    def info(self) -> SourceInfo:
-        """The size that the camera gives, and the rate that it was asked for."""
-        return self._info
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Give frames as they come. Raises SourceError when the camera gives nothing more."""
-        if self._closed:
-            raise SourceError(
-                f"camera {self._device}: expected an open one, got a closed one; open it again."
-            )
-        return self._frames
 
     def close(self) -> None:
         """Let go of the camera."""

@@ -16,14 +16,14 @@ from ..errors import SourceError
 from ..frames import Frame, to_bytes, to_unit_range
 from ..stream.fit import fit_frame
 from .picture import DAMAGE
-from .source import Source, SourceInfo
+from .source import OneReading, Source, SourceInfo
 from .ticks import WALL, Timer, check_rate
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
 MAX_PIXELS = 64_000_000  # 192 MB of memory
 
 
-class ImageFolder(Source):
+class ImageFolder(OneReading):
     """The pictures of a folder, each a frame, in the order that people give them (2 before 10).
 
     path: a folder with .png, .jpg, .webp or .bmp files; what lies in folders below is left out.
@@ -33,29 +33,10 @@ class ImageFolder(Source):
     """
 
     def __init__(self, path: str | PathLike[str], rate: Fraction | int = 25) -> None:
-        self._folder = Path(path)
-        self._pictures = _pictures_of(self._folder)
+        self._name, self._pictures = str(path), _pictures_of(Path(path))
         _, height, width = _read_picture(self._pictures[0]).shape
         self._info = SourceInfo(width, height, check_rate(rate), len(self._pictures))
-        self._closed = False
         self._frames = self._read()
-
-    @property
-    def info(self) -> SourceInfo:
-        """Size of the first picture, and how many there are."""
-        return self._info
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Give the frames that are left. Raises SourceError where a picture cannot be read."""
-        if self._closed:
-            raise SourceError(
-                f"{self._folder}: expected an open folder, got a closed one; open it again."
-            )
-        return self._frames
-
-    def close(self) -> None:
-        """End the stream; no file is held open."""
-        self._closed = True
 
     def _read(self) -> Iterator[Frame]:
         for index, path in enumerate(self._pictures):
@@ -72,7 +53,7 @@ class ImageFolder(Source):
         return to_bytes(fit_frame(unit, *size, "crop"))
 
 
-class Loop(Source):
+class Loop(OneReading):
     """A source again and again; index and timestamp go on rising.
 
     open_source: opens it, once for each round. It has no sound, and ends when it is closed. Raises
@@ -80,22 +61,10 @@ class Loop(Source):
     """
 
     def __init__(self, open_source: Callable[[], Source]) -> None:
-        self._open = open_source
+        self._name, self._open = "the loop", open_source
         self._source = open_source()
         self._info = replace(self._source.info, frames=None, has_audio=False)
-        self._closed = False
         self._frames = self._read()
-
-    @property
-    def info(self) -> SourceInfo:
-        """What the source said when it was first opened, without an end."""
-        return self._info
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Give frames without end. Raises SourceError once it is closed, or where it breaks."""
-        if self._closed:
-            raise SourceError("expected an open loop, got a closed one; open it again.")
-        return self._frames
 
     def close(self) -> None:
         """End the stream and close the source of this round."""

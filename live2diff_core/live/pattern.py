@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import ConfigError, SourceError
+from ..errors import ConfigError
 from ..frames import Frame, to_bytes
-from .source import Source, SourceInfo
+from .source import OneReading, SourceInfo
 from .ticks import WALL, Ticker, Timer, check_rate
 
 COLUMNS, ROWS = 8, 4
@@ -45,7 +45,7 @@ _LIT = ("abcdef", "bc", "abged", "abgcd", "fgbc", "afgcd", "afgedc", "abc", "abc
 Picture = NDArray[np.uint8]  # (h, w, 3)
 
 
-class TestPattern(Source):
+class TestPattern(OneReading):
     """Shapes that move over a field of colours, and the index of each frame.
 
     width, height: pixels, at least 64x48. frames: end after so many. paced: frames come at the
@@ -71,26 +71,11 @@ class TestPattern(Source):
             )
         if frames is not None and frames < 1:
             raise ConfigError(f"frames must be at least 1 or None, got {frames}.")
+        self._name = "the test pattern"
         self._info = SourceInfo(width, height, check_rate(rate), frames)
         self._ticker = Ticker(self._info.rate, timer) if paced else None
         self._field = _colour_field(width, height)
-        self._closed = False
         self._frames = self._read()
-
-    @property
-    def info(self) -> SourceInfo:
-        """Size, rate and length as they were asked for."""
-        return self._info
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Give the frames that are left. Raises SourceError once it is closed."""
-        if self._closed:
-            raise SourceError("expected an open test pattern, got a closed one; open it again.")
-        return self._frames
-
-    def close(self) -> None:
-        """End the stream."""
-        self._closed = True
 
     def _read(self) -> Iterator[Frame]:
         index = 0

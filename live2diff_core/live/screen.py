@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import SourceError
 from ..frames import Frame
-from .source import Source, SourceInfo
+from .source import OneReading, SourceInfo
 from .ticks import WALL, Ticker, Timer, check_rate
 
 
@@ -40,7 +40,7 @@ class Grabber(Protocol):
         """Let go of the screen."""
 
 
-class Screen(Source):
+class Screen(OneReading):
     """What a monitor shows, at a rate.
 
     area: 1 for the first monitor and so on, 0 for all of them, or a region of the desktop. A
@@ -56,9 +56,8 @@ class Screen(Source):
         open_grabber: Callable[[], Grabber] | None = None,
     ) -> None:
         rate = check_rate(rate)
-        self._ticker = Ticker(rate, timer)
+        self._name, self._ticker = "the screen", Ticker(rate, timer)
         self._grabber = (open_grabber or _MssGrabber)()
-        self._closed = False
         try:
             self._region = _region(area, self._grabber.monitors)
             _, height, width = self._grabber.grab(self._region).shape
@@ -67,17 +66,6 @@ class Screen(Source):
             raise
         self._info = SourceInfo(width, height, rate)
         self._frames = self._read()
-
-    @property
-    def info(self) -> SourceInfo:
-        """Size of the pictures and rate."""
-        return self._info
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Give a picture at each tick. Raises SourceError when the screen cannot be read."""
-        if self._closed:
-            raise SourceError("expected an open screen, got a closed one; open it again.")
-        return self._frames
 
     def close(self) -> None:
         """Let go of the screen."""

@@ -5,11 +5,10 @@ from typing import Literal
 
 from ..errors import ConfigError
 from .failover import OnFailure
+from .ticks import check_rate
 
 Start = Literal["prime", "wait"]
 Panic = Literal["passthrough", "card"]
-
-MAX_RATE = 1000.0
 
 
 def _require(condition: bool, message: str) -> None:
@@ -79,10 +78,8 @@ class Live:
     panic: bool = False
 
     def __post_init__(self) -> None:
-        _require(
-            self.rate is None or 0 < self.rate <= MAX_RATE,
-            f"rate must be above 0 and at most {MAX_RATE:g} frames/s, or none, got {self.rate}",
-        )
+        if self.rate is not None:
+            check_rate(self.rate)
         _require(
             0 <= self.similarity <= 1,
             f"similarity must be from 0 (off) to 1, got {self.similarity}",

@@ -83,7 +83,36 @@ class Source(Protocol):
         self.close()
 
 
-class DecodedVideo(Source):
+class OneReading(Source):
+    """What sources have in common that are read once and then closed.
+
+    A subclass sets `_name`, for messages, `_info` and `_frames`, which ends when `_closed` is set.
+    """
+
+    _name: str
+    _info: SourceInfo
+    _frames: Iterator[Frame]
+    _closed = False
+
+    @property
+    def info(self) -> SourceInfo:
+        """What is known before the first frame is taken."""
+        return self._info
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Give the frames that are left. Raises SourceError when the source breaks or is closed."""
+        if self._closed:
+            raise SourceError(
+                f"{self._name}: expected an open source, got a closed one; open it again."
+            )
+        return self._frames
+
+    def close(self) -> None:
+        """End the stream."""
+        self._closed = True
+
+
+class DecodedVideo(OneReading):
     """The frames of an opened container, decoded as asked for, upright and with square pixels.
 
     Frames: (3, h, w), uint8, RGB; transparency is dropped. Timestamps: seconds from the first
@@ -116,19 +145,6 @@ class DecodedVideo(Source):
         )
         self._closed = False
         self._frames: Generator[Frame, None, None] = self._read(first, pictures, max_frames)
-
-    @property
-    def info(self) -> SourceInfo:
-        """Size, rate, expected length and audio."""
-        return self._info
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Give the frames that are left. Raises SourceError where the video breaks."""
-        if self._closed:
-            raise SourceError(
-                f"{self._name}: expected an open video, got a closed one; open it again."
-            )
-        return self._frames
 
     def close(self) -> None:
         """Free the decoder and the container."""

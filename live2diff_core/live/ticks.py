@@ -43,7 +43,7 @@ class Ticker:
         return now - self._start
 
 
-def check_rate(rate: Fraction | int) -> Fraction:
+def check_rate(rate: Fraction | float) -> Fraction:
     """Frames a second as a fraction. Raises ConfigError."""
     if not 0 < rate <= HIGHEST_RATE:
         raise ConfigError(

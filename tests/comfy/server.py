@@ -8,6 +8,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,9 +129,8 @@ def start_server(base: Path) -> ComfyServer:
             stderr=subprocess.STDOUT,
         )
     server = ComfyServer(base, port, process)
-    try:
+    with ExitStack() as undo:
+        undo.callback(server.stop)
         server.wait_until_up()
-    except BaseException:
-        server.stop()
-        raise
+        undo.pop_all()
     return server
