@@ -25,6 +25,9 @@ from live2diff_core.live.streams import Limits, Settings, Streams, new_id
 WIDTH, HEIGHT = 8, 6
 PATIENCE = 10  # seconds after which a test fails instead of waiting for ever
 
+TOKEN = "a-token-of-the-test"
+MANY = Limits(requests_per_second=1000)
+
 
 class Clock:
     """Time that stands still until it is told."""
@@ -194,3 +197,10 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
     await asyncio.wait_for(turn(), PATIENCE)
+
+
+async def works(stream: FakeStream, viewer: Talk, index: int) -> None:
+    """A stream still reaches its viewer."""
+    stream.show(index)
+    while (await viewer.picture())[0].index != index:
+        pass
