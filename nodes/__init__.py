@@ -2,12 +2,20 @@
 
 from . import host, routes
 from .apply import Live2DiffApply
+from .browser_camera import Live2DiffBrowserCamera
 from .bundled_model import Live2DiffBundledModel
 from .example_video import Live2DiffExampleVideo
+from .live import Live2DiffLive
+from .pattern import Live2DiffTestPattern
 from .plan import Live2DiffPlan
 from .prompt_travel import Live2DiffPromptTravel
+from .record import Live2DiffRecord
 from .sampler import Live2DiffSampler
+from .screen import Live2DiffScreen
+from .server_camera import Live2DiffServerCamera
+from .socket_source import Live2DiffSocketSource
 from .translate_video import Live2DiffTranslateVideo
+from .video_source import Live2DiffVideoSource
 from .warmup import Live2DiffWarmup
 
 NODE_DISPLAY_NAMES = {
@@ -19,6 +27,14 @@ NODE_DISPLAY_NAMES = {
     Live2DiffPromptTravel: "Live2Diff Prompt Travel",
     Live2DiffPlan: "Live2Diff Plan",
     Live2DiffExampleVideo: "Live2Diff Example Video",
+    Live2DiffLive: "Live2Diff Live",
+    Live2DiffBrowserCamera: "Live2Diff Browser Camera",
+    Live2DiffServerCamera: "Live2Diff Server Camera",
+    Live2DiffVideoSource: "Live2Diff Video Source",
+    Live2DiffScreen: "Live2Diff Screen",
+    Live2DiffTestPattern: "Live2Diff Test Pattern",
+    Live2DiffSocketSource: "Live2Diff Socket Source",
+    Live2DiffRecord: "Live2Diff Record",
 }
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODE_DISPLAY_NAMES}
 NODE_DISPLAY_NAME_MAPPINGS = {node.__name__: name for node, name in NODE_DISPLAY_NAMES.items()}

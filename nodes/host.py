@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..live2diff_core.errors import ConfigError, MemoryBudgetError
+from ..live2diff_core.errors import ConfigError, MemoryBudgetError, SinkError
 from ..live2diff_core.frames import to_bytes
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,16 @@ OUT_OF_MEMORY = torch.cuda.OutOfMemoryError  # of every accelerator; what ComfyU
 def inside() -> bool:
     """Whether this runs in ComfyUI."""
     return "comfy.model_management" in sys.modules
+
+
+def _folder_paths() -> Any:  # noqa: ANN401 - ComfyUI's module
+    """What knows ComfyUI's folders; None outside."""
+    return sys.modules.get("folder_paths")
+
+
+def _server() -> Any:  # noqa: ANN401 - ComfyUI's PromptServer
+    """The server that runs; None outside."""
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
 
 
 # ---- devices and memory
@@ -195,23 +205,61 @@ def check_interrupt() -> None:
 
 def register_folders() -> None:
     """Make our folders below models/ known to ComfyUI."""
-    if "folder_paths" not in sys.modules:
-        return
-    import folder_paths
-
-    for name in FOLDERS:
-        folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
+    if paths := _folder_paths():
+        for name in FOLDERS:
+            paths.add_model_folder_path(name, str(Path(paths.models_dir) / name))
 
 
 def model_folders(name: str) -> list[Path]:
     """Where models of a kind lie; outside ComfyUI in `models`, as for the command."""
-    if "folder_paths" in sys.modules:
-        import folder_paths
-
-        return [Path(folder) for folder in folder_paths.get_folder_paths(name)]
+    if paths := _folder_paths():
+        return [Path(folder) for folder in paths.get_folder_paths(name)]
     from ..live2diff_core.weights.spec import models_folder
 
     return [models_folder() / name]
+
+
+def lora_files() -> dict[str, Path]:
+    """LoRAs in ComfyUI's model folders by their names; none outside."""
+    paths = _folder_paths()
+    names = paths.get_filename_list("loras") if paths else []
+    return {name: Path(paths.get_full_path_or_raise("loras", name)) for name in names}
+
+
+def input_folders() -> dict[str, Path]:
+    """Folders below ComfyUI's input folder by their names; none outside."""
+    paths = _folder_paths()
+    names = paths.get_input_subfolders() if paths else []
+    return {name: Path(paths.get_input_directory(), name) for name in names}
+
+
+def output_path(prefix: str, suffix: str) -> Path:
+    """A new file in ComfyUI's output folder, a temporary one outside. Raises SinkError for a prefix
+    that leads out of that folder.
+    """
+    paths = _folder_paths()
+    if paths is None:
+        return temporary_path(suffix)
+    top = Path(paths.get_output_directory()).resolve()
+    if not (top / prefix).resolve().is_relative_to(top):
+        raise SinkError(f"{prefix} leads out of the output folder: choose a name below it")
+    folder, name, count, *_ = paths.get_save_image_path(prefix, str(top))
+    return Path(folder) / f"{name}_{count:05}_{suffix}"
+
+
+def output_place(path: Path) -> dict[str, str]:
+    """A file of the output folder as ComfyUI tells its page of it."""
+    paths, folder = _folder_paths(), ""
+    if paths is not None:
+        top = Path(paths.get_output_directory()).resolve()
+        folder = path.parent.relative_to(top).as_posix().removeprefix(".")
+    return {"filename": path.name, "subfolder": folder, "type": "output"}
+
+
+def user_folder() -> Path | None:
+    """What ComfyUI keeps from start to start; its page sees folders in it alone. None outside."""
+    paths = _folder_paths()
+    return paths and Path(paths.get_user_directory())
 
 
 def video_origin(video: Any) -> Path | io.BytesIO | None:  # noqa: ANN401 - ComfyUI's VIDEO
@@ -234,10 +282,8 @@ def video_origin(video: Any) -> Path | io.BytesIO | None:  # noqa: ANN401 - Comf
 def temporary_path(suffix: str) -> Path:
     """A new file that ComfyUI removes when it starts again."""
     folder = None
-    if "folder_paths" in sys.modules:
-        import folder_paths
-
-        folder = folder_paths.get_temp_directory()
+    if paths := _folder_paths():
+        folder = paths.get_temp_directory()
         Path(folder).mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
         prefix="live2diff_", suffix=suffix, dir=folder, delete=False
@@ -272,12 +318,14 @@ def _remove(path: Path) -> None:
 
 def client_id() -> str | None:
     """Who sent the prompt that is running."""
-    if "server" not in sys.modules:
-        return None
-    import server
+    return getattr(_server(), "client_id", None)
 
-    instance = getattr(server.PromptServer, "instance", None)
-    return getattr(instance, "client_id", None)
+
+def tell(client: str | None, event: str, data: Mapping[str, Any]) -> None:
+    """Send an event to the page or program of one client, and to nobody without one."""
+    server = _server()
+    if server is not None and client is not None:
+        server.send_sync(event, data, client)
 
 
 def check_caching() -> None:
@@ -307,11 +355,10 @@ def nothing_yet() -> Any:  # noqa: ANN401 - ComfyUI's marker
 
 def setting(name: str, default: Any) -> Any:  # noqa: ANN401 - a value of JSON
     """A setting of ComfyUI's default user, as the settings page stores it."""
-    if "folder_paths" not in sys.modules:
+    folder = user_folder()
+    if folder is None:
         return default
-    import folder_paths
-
-    path = Path(folder_paths.get_user_directory()) / "default" / "comfy.settings.json"
+    path = folder / "default" / "comfy.settings.json"
     value = _settings(path).get(name)
     return default if value is None else value
 
@@ -330,12 +377,16 @@ def _settings(path: Path) -> dict[str, Any]:
 _known_settings: dict[Path, dict[str, Any]] = {}
 
 
+def listens_on() -> list[str]:
+    """Addresses that ComfyUI's server listens on."""
+    if not inside():
+        return ["127.0.0.1"]
+    from comfy.cli_args import args
+
+    return [address.strip() for address in args.listen.split(",")]
+
+
 def add_routes(add: Callable[[Any], None]) -> None:
     """Let a function add routes to ComfyUI's server, if there is one."""
-    if "server" not in sys.modules:
-        return
-    import server
-
-    instance = getattr(server.PromptServer, "instance", None)
-    if instance is not None:
-        add(instance.routes)
+    if server := _server():
+        add(server.routes)

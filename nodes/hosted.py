@@ -32,8 +32,17 @@ class HostedModel:
 
     @contextmanager
     def running(self, config: StreamConfig, caches: int) -> Iterator[None]:
-        """Networks are on the device meanwhile, with room for a stream; an interrupt is heard at
-        every call of the network.
+        """As `loaded`; an interrupt is heard at every call of the network."""
+        hook = self.model.unet.register_forward_pre_hook(_hear_interrupt)
+        try:
+            with self.loaded(config, caches):
+                yield
+        finally:
+            hook.remove()
+
+    @contextmanager
+    def loaded(self, config: StreamConfig, caches: int) -> Iterator[None]:
+        """Networks are on the device meanwhile, with room for a stream.
 
         caches: how many of the stream's caches are still to come; a re-prime takes one beside that
         which it replaces. Raises FrameSizeError for a size that the model cannot take,
@@ -42,7 +51,6 @@ class HostedModel:
         self.model.check_size(config.width, config.height)
         stream = stream_size(config)
         budget = estimate(self.footprint, stream)
-        hook = self.model.unet.register_forward_pre_hook(_hear_interrupt)
         try:
             host.load(self.patchers, budget.activations + caches * budget.cache)
             yield
@@ -53,8 +61,6 @@ class HostedModel:
                 "steps (Live2Diff Plan says what fits), close other sessions (Extensions > "
                 "Live2Diff) or other programs"
             ) from error
-        finally:
-            hook.remove()
 
 
 def _hear_interrupt(*_: object) -> None:
@@ -63,4 +69,5 @@ def _hear_interrupt(*_: object) -> None:
 
 def stream_size(config: StreamConfig) -> StreamSize:
     """What a stream's memory follows from."""
-    return StreamSize(config.width, config.height, len(config.steps.indices))
+    branches = 2 if config.guidance.mode == "full" else 1
+    return StreamSize(config.width, config.height, len(config.steps.indices), branches)

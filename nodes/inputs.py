@@ -10,6 +10,8 @@ MULTIPLE = 64  # pixels; what Stable Diffusion 1.5 takes, and so every model her
 MAX_SIDE = 2048
 SIDES = range(MULTIPLE, MAX_SIDE + 1, MULTIPLE)
 MAX_SEED = 2**63 - 1
+NO_LORA = "none"
+SIZE_LIMITS = {"min": MULTIPLE, "max": 4096}  # of pictures that are brought to a stream's size
 
 Widgets = dict[str, tuple[Any, dict[str, Any]]]
 

@@ -1,9 +1,13 @@
-"""What the pack answers on ComfyUI's server: its sessions, and its workflows as templates."""
+"""What the pack answers on ComfyUI's server: its sessions, its live streams, and its workflows as
+templates.
+"""
 
 import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..live2diff_core.live.paths import ROUTES
+from . import hub
 from .registry import SESSIONS, session_limit
 
 if TYPE_CHECKING:
@@ -17,7 +21,20 @@ PACK = Path(__file__).parent.parent
 def add(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
     """Add the routes to ComfyUI's table."""
     _add_sessions(routes)
+    _add_live(routes)
     _add_templates(routes)
+
+
+def _add_live(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
+    """Add the routes of live streams; what answers them is made when the first one is asked for."""
+    from aiohttp import web
+
+    for name, (method, path) in ROUTES.items():
+
+        @routes.route(method, path)
+        async def live(request: web.Request, name: str = name) -> web.StreamResponse:
+            server = await asyncio.to_thread(hub.server)
+            return await server.handlers[name](request)
 
 
 def _add_templates(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
@@ -44,7 +61,8 @@ def _add_sessions(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
         return web.json_response({"sessions": listed, "limit": session_limit()})
 
     @routes.post("/live2diff/sessions/close")
-    async def close(_: web.Request) -> web.Response:
+    async def close(request: web.Request) -> web.Response:
+        (await asyncio.to_thread(hub.policy)).check_origin(request)
         return web.json_response({"closed": await asyncio.to_thread(SESSIONS.close_all)})
 
 

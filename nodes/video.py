@@ -42,7 +42,7 @@ def open_video(video: Any) -> Iterator[Source]:  # noqa: ANN401 - ComfyUI's VIDE
 class ImageSource(Source):
     """Pictures in memory, (n, h, w, 3) in [0, 1], at a rate; sound: a file that has theirs."""
 
-    def __init__(self, images: Tensor, rate: Fraction, sound: Path | None) -> None:
+    def __init__(self, images: Tensor, rate: Fraction, sound: Path | None = None) -> None:
         if len(images) == 0:
             raise SourceError("this VIDEO has no frames")
         self._images, self._seconds = images, float(1 / rate)
@@ -69,7 +69,7 @@ def _images_of(video: Any) -> Iterator[ImageSource]:  # noqa: ANN401 - ComfyUI's
     parts = video.get_components()
     rate = Fraction(parts.frame_rate)
     if parts.audio is None:
-        yield ImageSource(parts.images, rate, None)
+        yield ImageSource(parts.images, rate)
         return
     with _scratch_file(".wav") as sound:
         write_sound(parts.audio, sound)

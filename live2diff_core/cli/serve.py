@@ -8,8 +8,9 @@ from aiohttp import web
 
 from ..errors import ConfigError
 from ..live.access import Policy
+from ..live.paths import PREFIX
 from ..live.served import ServedStream, Setup
-from ..live.server import PREFIX, add_routes
+from ..live.server import add_routes
 from ..live.settings import LiveConfig
 from ..live.streams import Limits, Settings, Streams
 from ..models.translator import TranslationModel
@@ -50,7 +51,12 @@ def add_command(commands: Commands) -> None:
         default=[],
         help="a site whose pages may use this server, such as https://example.org; repeatable",
     )
-    parser.add_argument("--streams", type=int, default=Limits().streams, help="at once, at most")
+    parser.add_argument(
+        "--limits",
+        default="",
+        metavar="NAME=N,...",
+        help="what the server takes, such as streams=2,clients=16; names in docs/protocol.md",
+    )
     parser.add_argument("--prompt", help="what to see until a client says otherwise")
     parser.add_argument("--size", type=parse_size, help="WxH of the output (default: the model's)")
     parser.add_argument(
@@ -92,7 +98,7 @@ def make_application(
     def open_stream(stream_id: str, settings: Settings) -> ServedStream:
         return ServedStream(hub, stream_id, f"stream {next(names)}", setup, settings)
 
-    hub = Streams(Limits(streams=options.streams), open_stream)
+    hub = Streams(Limits.read(options.limits), open_stream)
     application = web.Application()
     add_routes(application, hub, policy)
     application.router.add_get("/", _to_page)
@@ -110,8 +116,13 @@ def _setup(options: argparse.Namespace, model: TranslationModel) -> Setup:
         check_memory(model, config)
         return Session(model, config, template(options.prompt or ""))
 
-    live = LiveConfig(on_failure=options.on_failure)
-    return Setup(open_session, size, live, template)
+    return Setup(
+        open_session,
+        size,
+        LiveConfig(on_failure=options.on_failure),
+        template=template,
+        variant=model.with_strength if model.adapters else None,
+    )
 
 
 async def _to_page(_: web.Request) -> web.StreamResponse:

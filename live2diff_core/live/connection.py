@@ -175,7 +175,7 @@ class Connection:
     async def _stay(self, stream: LiveStream, hello: Hello) -> None:
         role = hello.role
         work = [self._listen(stream, role), self._pass_on(), self._report(stream)]
-        if role != "controller":
+        if hello.wants_frames:
             work.append(self._show(stream))
         if role == "source" and stream.inbox is not None:
             self._credit = Credit(stream.statistics(), hello.window, self._clock)

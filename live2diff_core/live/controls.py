@@ -68,7 +68,8 @@ def _flag(value: object) -> bool:
     return value
 
 
-def _number(value: object) -> float:
+def read_number(value: object) -> float:
+    """A number of JSON. Raises ConfigError."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ConfigError(f"expected a number, got {value!r}")
     return float(value)
@@ -81,7 +82,7 @@ def _whole(value: object) -> int:
 
 
 def _rate(value: object) -> float | None:
-    return None if value is None else _number(value)
+    return None if value is None else read_number(value)
 
 
 def _model(value: object) -> TranslationModel:
@@ -94,7 +95,7 @@ Reader = Callable[[object], object]
 
 OF_STREAM: Mapping[str, Reader] = {
     "rate": _rate,
-    "similarity": _number,
+    "similarity": read_number,
     "pause": _flag,
     "freeze": _flag,
     "passthrough": _flag,
@@ -103,8 +104,8 @@ OF_STREAM: Mapping[str, Reader] = {
 OF_SESSION: Mapping[str, Reader] = {
     "prompt": _text,
     "blend": _text,
-    "blend_weight": _number,
-    "strength": _number,
+    "blend_weight": read_number,
+    "strength": read_number,
     "steps": _whole,
     "seed": _whole,
     "negative": _text,

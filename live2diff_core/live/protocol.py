@@ -155,12 +155,19 @@ def check_version(version: object) -> None:
 class Hello:
     """A client's first message. stream, key: of a stream that is there already. window: frames of a
     source that may be on their way; with 1 none is dropped, more hide the time that a line takes.
+    frames: whether translated ones are wanted; None: unless it is a controller.
     """
 
     role: Role
     stream: str | None = None
     key: str | None = None
     window: int = 1
+    frames: bool | None = None
+
+    @property
+    def wants_frames(self) -> bool:
+        """Whether translated frames are to be sent."""
+        return self.role != "controller" if self.frames is None else self.frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +246,10 @@ def _hello(message: Mapping[str, object]) -> Hello:
     window = _whole("window", message.get("window", 1))
     if not 1 <= window <= MOST_WINDOW:
         _refuse(f"window is 1 to {MOST_WINDOW}, got {window}")
-    return Hello(role, stream, key, window)
+    frames = message.get("frames")
+    if not isinstance(frames, bool | None):
+        _refuse(f"frames is true or false, got {_short(frames)}")
+    return Hello(role, stream, key, window, frames)
 
 
 def _whole(name: str, value: object) -> int:

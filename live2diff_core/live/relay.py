@@ -59,6 +59,11 @@ class Relay(Sink):
         self.bell = Bell()
 
     @property
+    def frame(self) -> Frame | None:
+        """The newest frame, None before the first."""
+        return self._frame
+
+    @property
     def missed(self) -> int:
         """Frames that were replaced before anybody took them."""
         return self._missed

@@ -1,13 +1,4 @@
-"""The routes of live streams, the same for ComfyUI's server and for `live2diff serve`.
-
-/live2diff/                    the page: camera, prompt, output, figures
-/live2diff/socket              everything, over a WebSocket: docs/protocol.md
-/live2diff/view/<id>           a bare page for OBS's browser source
-/live2diff/mjpeg/<id>          for what knows nothing else
-/live2diff/streams             GET: figures of every stream
-/live2diff/streams/<id>        POST: changes, DELETE: the end; both need the stream's key
-/live2diff/metrics             for Prometheus
-"""
+"""What live streams answer over HTTP, the same for ComfyUI's server and for `live2diff serve`."""
 
 import asyncio
 import hashlib
@@ -23,6 +14,7 @@ from ..errors import Live2DiffError
 from ..stream.spec import Clock
 from .access import COOKIE, Policy, RateLimit
 from .connection import Connection
+from .paths import ROUTES
 from .protocol import Code, ProtocolError, Value, read_settings
 from .relay import Encoded, Relay
 from .statistics import prometheus
@@ -31,7 +23,6 @@ from .streams import LiveStream, Streams
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Guard = Callable[[web.Request], None]
 
-PREFIX = "/live2diff"
 KEY_HEADER = "X-Live2Diff-Key"
 BODY_BYTES = 65_536
 BOUNDARY = "live2diff"
@@ -64,7 +55,10 @@ STATUS: dict[Code, int] = {
 
 
 class Server:
-    """Answers the requests of one hub. close() ends its connections."""
+    """Answers the requests of one hub, each by its handler's name in `paths.ROUTES`.
+
+    close() ends its connections.
+    """
 
     def __init__(self, hub: Streams, policy: Policy, clock: Clock = time.monotonic) -> None:
         self._hub, self._policy, self._clock = hub, policy, clock
@@ -72,22 +66,24 @@ class Server:
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._closing = asyncio.Event()
         self._partings: set[asyncio.Task[None]] = set()
+        self.handlers = self._guard()
 
-    def routes(self) -> list[tuple[str, str, Handler]]:
-        """Method, path and handler of every route."""
-        one = f"{PREFIX}/streams/{{id}}"
-        return [
-            ("GET", PREFIX, self._guarded(self._to_index)),
-            ("GET", f"{PREFIX}/", self._guarded(self._index)),
-            ("GET", f"{PREFIX}/page/{{name}}", self._guarded(self._file)),
-            ("GET", f"{PREFIX}/view/{{id}}", self._guarded(self._view)),
-            ("GET", f"{PREFIX}/mjpeg/{{id}}", self._guarded(self._mjpeg)),
-            ("GET", f"{PREFIX}/socket", self._guarded(self._socket, self._check_origin)),
-            ("GET", f"{PREFIX}/streams", self._guarded(self._list, *self._own)),
-            ("GET", f"{PREFIX}/metrics", self._guarded(self._metrics, *self._own)),
-            ("POST", one, self._guarded(self._change, *self._own)),
-            ("DELETE", one, self._guarded(self._stop, *self._own)),
-        ]
+    def _guard(self) -> dict[str, Handler]:
+        """Every route's handler with what is checked before it."""
+        guarded = self._guarded
+        own = self._check_origin, self._check_token
+        return {
+            "to_index": guarded(self._to_index),
+            "index": guarded(self._index),
+            "file": guarded(self._file),
+            "view": guarded(self._view),
+            "mjpeg": guarded(self._mjpeg),
+            "socket": guarded(self._socket, self._check_origin),
+            "list": guarded(self._list, *own),
+            "metrics": guarded(self._metrics, *own),
+            "change": guarded(self._change, *own),
+            "stop": guarded(self._stop, *own),
+        }
 
     async def close(self) -> None:
         """End every stream and connection."""
@@ -100,10 +96,6 @@ class Server:
             await asyncio.wait(self._connections.values(), timeout=CLOSE_SECONDS)
 
     # ---- who may
-
-    @property
-    def _own(self) -> tuple[Guard, Guard]:
-        return self._check_origin, self._check_token
 
     def _check_origin(self, request: web.Request) -> None:
         self._policy.check_origin(request)
@@ -144,6 +136,8 @@ class Server:
             found.set_cookie(COOKIE, given, httponly=True, samesite="Strict", secure=request.secure)
             raise found
         self._check_token(request)
+        if not self._hub.opens:
+            raise web.HTTPFound("../")  # the host's own page
         return _page("index.html")
 
     async def _view(self, _: web.Request) -> web.StreamResponse:
@@ -246,23 +240,13 @@ class _Watcher:
 
 
 def add_routes(
-    target: web.Application | web.RouteTableDef,
-    hub: Streams,
-    policy: Policy,
-    clock: Clock = time.monotonic,
+    application: web.Application, hub: Streams, policy: Policy, clock: Clock = time.monotonic
 ) -> Server:
-    """Add the routes to an application, or to a table of routes such as ComfyUI's.
-
-    The server that is returned ends with the application; with a table, its owner closes it.
-    """
+    """Add all routes to an application, with which they end."""
     server = Server(hub, policy, clock)
-    for method, path, handler in server.routes():
-        if isinstance(target, web.Application):
-            target.router.add_route(method, path, handler)
-        else:
-            target.route(method, path)(handler)
-    if isinstance(target, web.Application):
-        target.on_shutdown.append(lambda _: server.close())
+    for name, (method, path) in ROUTES.items():
+        application.router.add_route(method, path, server.handlers[name])
+    application.on_shutdown.append(lambda _: server.close())
     return server
 
 

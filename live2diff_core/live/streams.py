@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from threading import Lock
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from ..errors import ConfigError
 from .access import same_secret
@@ -45,8 +45,29 @@ class Limits:
     def __post_init__(self) -> None:
         for limit in fields(self):
             value = getattr(self, limit.name)
-            if value < 0 or (value == 0 and limit.name != "linger_seconds"):
+            if not value >= 0 or (value == 0 and limit.name != "linger_seconds"):
                 raise ConfigError(f"{limit.name} must be above 0, got {value}")
+
+    @classmethod
+    def read(cls, text: str) -> "Limits":
+        """Limits by name, such as "clients=16, message_bytes=4000000"; the others are as always.
+
+        Raises ConfigError.
+        """
+        kinds: dict[str, Callable[[str], float]] = {
+            limit.name: int if isinstance(limit.default, int) else float for limit in fields(cls)
+        }
+        given: dict[str, Any] = {}
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            name, _, value = (word.strip() for word in part.partition("="))
+            try:
+                given[name] = kinds[name](value)
+            except (KeyError, ValueError) as error:
+                known = ", ".join(kinds)
+                raise ConfigError(
+                    f"expected limits such as clients=16, got {part!r}; there are {known}"
+                ) from error
+        return cls(**given)
 
 
 class LiveStream(Protocol):

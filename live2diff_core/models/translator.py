@@ -65,6 +65,16 @@ class TranslationModel:
             origin=origin,
         )
 
+    def with_strength(self, strength: float) -> "TranslationModel":
+        """A variant with the last of its LoRAs at another strength, -5 to 5.
+
+        Raises ConfigError for a model without LoRAs, and for a strength beyond that.
+        """
+        if not self.adapters:
+            raise ConfigError(f"{self.name} has no LoRA whose strength could be changed")
+        *others, last = self.adapters
+        return self.with_adapters([*others, replace(last, unet=strength, text=strength)])
+
     def _text_variant(self, uses: Sequence[AdapterUse]) -> TextEncoder | None:
         encoder = self.text_encoder
         if encoder is not None:

@@ -16,7 +16,7 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextModel
 
 from ..cache import FrameShape, cache_bytes
 from ..config import MAX_STEPS, AttentionWindow
@@ -32,6 +32,7 @@ from .inspect import inspect
 from .kinds import Kind
 from .lora import load_lora
 from .motion import Motion, motion_config
+from .text import empty_clip
 
 # Values alive at once:
 NETWORK = 28  # in the UNet, for each row and value of its first feature map
@@ -218,15 +219,7 @@ def _touched(module: nn.Module, keys: Iterable[str]) -> int:
 def _sd15_networks() -> tuple[StreamingUNet, CLIPTextModel]:
     with torch.device("meta"):
         spatial = UNet2DConditionModel(cross_attention_dim=768)
-        text = CLIPTextModel(
-            CLIPTextConfig(
-                hidden_size=768,
-                intermediate_size=3072,
-                num_hidden_layers=12,
-                num_attention_heads=12,
-            )
-        )
-        return StreamingUNet(spatial, MotionConfig()), text
+        return StreamingUNet(spatial, MotionConfig()), empty_clip()
 
 
 # ---- how much

@@ -5,6 +5,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from .kinds import LYCORIS
 from .load import check_finite
 from .lora_names import Part, flat, layer_table
 from .lora_scaling import CONFIG_FILE, PEFT_FILES, Scaling, read_scaling
+from .text import empty_clip
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,21 @@ def load_lora(path: Path, unet: nn.Module, text: nn.Module) -> Adapter:
         change = _low_rank(name, layers[name], state, scalings.get(part))
         changes[part][f"{target}.weight"] = change
     return Adapter(_name(file.path), changes["unet"], changes["text"])
+
+
+def load_unet_lora(path: Path, unet: nn.Module) -> Adapter:
+    """The part of a LoRA for a spatial UNet of Stable Diffusion 1.5.
+
+    What it changes in the text model is left out, which is logged. Raises what `load_lora` does.
+    """
+    adapter = load_lora(path, unet, empty_clip())
+    if adapter.text:
+        logger.warning(
+            "%s: what it changes in the text model is left out; for that, put Load LoRA before the "
+            "text encoder",
+            path,
+        )
+    return replace(adapter, text={})
 
 
 def _file_in(folder: Path) -> Path:

@@ -45,6 +45,15 @@ Vocabulary = tuple[dict[str, int], list[tuple[str, str]]]
 # ---- the model
 
 
+def empty_clip() -> CLIPTextModel:
+    """The text model of Stable Diffusion 1.5 without weights, on the meta device."""
+    config = CLIPTextConfig(
+        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
+    )
+    with torch.device("meta"):
+        return CLIPTextModel(config)
+
+
 def load_clip(
     tensors: Mapping[str, Tensor], what: str, device: torch.device, dtype: torch.dtype
 ) -> CLIPTextModel:

@@ -196,7 +196,7 @@ async def test_a_stream_survives_the_faults_of_its_client() -> None:
 
 
 async def test_no_more_streams_than_were_allowed() -> None:
-    async with serving("--streams", "1") as client:
+    async with serving("--limits", "streams=1") as client:
         talk = Talk(await client.ws_connect("/live2diff/socket"))
         await open_stream(talk)
         with pytest.raises(socket_client.ServerError, match="limit: 1 streams are open"):
@@ -255,7 +255,8 @@ async def test_the_example_says_what_the_server_refused(clip: Path) -> None:
         (["--host", "0.0.0.0"], ["ConfigError", "give it a token"]),
         (["--token", "short"], ["ConfigError", "16 to 256"]),
         (["--origin", "friend"], ["ConfigError", "friend"]),
-        (["--streams", "0"], ["ConfigError", "streams"]),
+        (["--limits", "streams=0"], ["ConfigError", "streams must be above 0"]),
+        (["--limits", "stream=2"], ["ConfigError", "'stream=2'", "message_bytes"]),
         (["--prompt", "nonsense"], ["PromptError", "nonsense"]),
         (["--size", "30x16"], ["FrameSizeError", "multiples of 8"]),
         (["--port", "99999"], ["99999"]),

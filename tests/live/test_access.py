@@ -5,7 +5,7 @@ from aiohttp import WSServerHandshakeError
 
 from live2diff_core.errors import ConfigError
 from live2diff_core.live.access import Policy, RateLimit, is_loopback
-from tests.live.wire import MANY, TOKEN, Clock, Site, message_of, site, works
+from tests.live.wire import MANY, TOKEN, Clock, FakeStream, Site, message_of, site, works
 
 pytestmark = pytest.mark.anyio
 
@@ -139,7 +139,7 @@ async def test_a_token_is_asked_of_everybody_but_viewers() -> None:
 
 
 async def test_the_page_trades_the_token_for_a_cookie() -> None:
-    async with site(MANY, Policy("0.0.0.0", TOKEN)) as here:
+    async with site(MANY, Policy("0.0.0.0", TOKEN), lambda i, _: FakeStream(i)) as here:
         page = "/live2diff/"
         async with here.client.get(page, params={"token": "wrong"}) as answer:
             assert answer.status == 401

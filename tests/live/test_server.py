@@ -10,9 +10,10 @@ from yarl import URL
 
 from live2diff_core.errors import ConfigError
 from live2diff_core.live.access import Policy
+from live2diff_core.live.paths import ROUTES
 from live2diff_core.live.picture import decode_picture
 from live2diff_core.live.protocol import FrameHeader
-from live2diff_core.live.server import FILES, PAGE, add_routes
+from live2diff_core.live.server import FILES, PAGE, Server
 from live2diff_core.live.streams import Limits, Settings, Streams
 from tests.live.wire import (
     HEIGHT,
@@ -357,8 +358,11 @@ async def test_a_watcher_that_left_is_noticed_without_a_picture() -> None:
 
 
 @pytest.mark.parametrize("path", ["", "view/any", *(f"page/{name}" for name in FILES)])
-async def test_pages_are_closed_to_foreign_code(here: Site, path: str) -> None:
-    async with here.client.get(f"/live2diff/{path}") as answer:
+async def test_pages_are_closed_to_foreign_code(path: str) -> None:
+    async with (
+        site(MANY, opener=opener([])) as here,
+        here.client.get(f"/live2diff/{path}") as answer,
+    ):
         assert answer.status == 200
         policy = answer.headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy
@@ -366,6 +370,12 @@ async def test_pages_are_closed_to_foreign_code(here: Site, path: str) -> None:
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Referrer-Policy"] == "no-referrer"
         assert await answer.text()
+
+
+async def test_where_clients_open_no_streams_the_page_is_the_hosts_own(here: Site) -> None:
+    async with here.client.get("/live2diff/", allow_redirects=False) as answer:
+        assert answer.status == 302
+        assert answer.url.join(URL(answer.headers["Location"])).path == "/"
 
 
 def test_every_file_of_the_page_is_served() -> None:
@@ -384,9 +394,11 @@ async def test_the_address_without_a_slash_leads_to_the_page(here: Site) -> None
         assert (answer.status, answer.headers["Location"]) == (302, "/live2diff/")
 
 
-async def test_a_table_of_routes_is_as_good_as_an_application() -> None:
+async def test_a_host_may_add_the_routes_to_a_table_of_its_own() -> None:
     table, hub = web.RouteTableDef(), Streams(MANY)
-    server = add_routes(table, hub, Policy())
+    server = Server(hub, Policy())
+    for name, (method, path) in ROUTES.items():
+        table.route(method, path)(server.handlers[name])
     stream = FakeStream()
     hub.add(stream)
     application = web.Application()
