@@ -2,6 +2,7 @@
 
 python benchmarks/soak.py [--minutes 30 | --frames 20000] [--tiny]   memory, threads, descriptors
 python benchmarks/soak.py --load 5 [--seconds 60] [--tiny]           latency under 5 times the input
+python benchmarks/soak.py --load 0.8                                 time of each stage, unhurried
 
 Exit status 1 where memory grows by more than 1 %, threads or descriptors leak, latency exceeds 3
 frame times of the engine, or a frame is not accounted for.
@@ -209,12 +210,23 @@ def soak(options: argparse.Namespace, model: TranslationModel) -> dict[str, obje
         f"{live.drifts} drifts, {live.resets} resets, {live.failures} failures; memory "
         f"{100 * grown:+.2f} % (allowed: {100 * ALLOWED_GROWTH:.0f} %)"
     )
+    print_stages(live)
     return {
         "growth": grown,
         "problems": problems,
         "samples": [asdict(s) for s in samples],
         "statistics": live.as_dict(),
     }
+
+
+def print_stages(live: LiveStatistics) -> None:
+    """Milliseconds by stage, as a table; those of the session are parts of the engine."""
+    print("| stage | p50 ms | p95 ms | longest ms |\n| --- | --- | --- | --- |")
+    for name, timing in live.stages.items():
+        print(f"| {name} | {timing.p50:.1f} | {timing.p95:.1f} | {timing.max:.1f} |")
+        if name == "engine":
+            for part, figures in live.session_stages.items():
+                print(f"| - {part} | {figures.p50:.1f} | {figures.p95:.1f} | |")
 
 
 def load(options: argparse.Namespace, model: TranslationModel) -> dict[str, object]:
@@ -230,7 +242,7 @@ def load(options: argparse.Namespace, model: TranslationModel) -> dict[str, obje
     frame_times = total.p95 * rate / 1000
     grown = growth(samples, done)
     problems = check_counts(live)
-    if frame_times > ALLOWED_FRAME_TIMES:
+    if options.load > 1 and frame_times > ALLOWED_FRAME_TIMES:
         problems.append(f"latency p95 is {frame_times:.2f} frame times")
     if grown > ALLOWED_GROWTH:
         problems.append(f"memory grew by {100 * grown:.2f} %")
@@ -238,8 +250,7 @@ def load(options: argparse.Namespace, model: TranslationModel) -> dict[str, obje
         f"{live.frames_in / samples[-1].seconds:.1f} frames/s in, {rate:.1f} out: "
         f"{live.frames_in} in = {live.frames_out} out + {live.dropped_total} dropped"
     )
-    for name, timing in live.stages.items():
-        print(f"{name:>8}: p50 {timing.p50:6.1f} ms, p95 {timing.p95:6.1f}, max {timing.max:6.1f}")
+    print_stages(live)
     print(
         f"latency p95 is {frame_times:.2f} frame times of {1000 / rate:.1f} ms (engine p50 "
         f"{engine.p50:.1f} ms; allowed: {ALLOWED_FRAME_TIMES:g}); memory {100 * grown:+.2f} %"

@@ -35,7 +35,7 @@ class Live2DiffApply:
     )
     RETURN_TYPES = ("LIVE2DIFF_MODEL",)
     RETURN_NAMES = ("model",)
-    OUTPUT_TOOLTIPS = ("For Warm-up, Translate Video and Plan.",)
+    OUTPUT_TOOLTIPS = ("For Warm-up, Translate Video, Live and Plan.",)
     FUNCTION = "apply"
 
     @classmethod

@@ -27,8 +27,8 @@ class Live2DiffBundledModel:
     RETURN_TYPES = ("LIVE2DIFF_MODEL", "CLIP")
     RETURN_NAMES = ("model", "clip")
     OUTPUT_TOOLTIPS = (
-        "For Warm-up, Translate Video and Plan.",
-        "For CLIP Text Encode and Prompt Travel; reads the names of the styles.",
+        "For Warm-up, Translate Video, Live and Plan.",
+        "For CLIP Text Encode, Prompt Travel and Live; reads the names of the styles.",
     )
     FUNCTION = "load"
 

@@ -18,7 +18,7 @@ class Live2DiffExampleVideo:
     )
     RETURN_TYPES = ("VIDEO",)
     RETURN_NAMES = ("video",)
-    OUTPUT_TOOLTIPS = ("The clip, for Translate Video or Get Video Components.",)
+    OUTPUT_TOOLTIPS = ("The clip, for Translate Video, Video Source or Get Video Components.",)
     FUNCTION = "give"
 
     @classmethod

@@ -62,16 +62,30 @@ def server() -> "Server":
     return Server(streams(), policy())
 
 
+def is_local() -> bool:
+    """Whether ComfyUI's server can be reached from this computer alone."""
+    return not _beyond()
+
+
+def _beyond() -> list[str]:
+    """Addresses that other computers may reach."""
+    from ..live2diff_core.live.access import is_loopback
+
+    return [address for address in host.listens_on() if not is_loopback(address)]
+
+
 @once
 def policy() -> "Policy":
-    """Who may come in: this computer alone, unless ComfyUI listens to others, too."""
-    from ..live2diff_core.live.access import Policy, is_loopback
+    """Who may come in: this computer alone, unless ComfyUI listens to others, too.
 
-    listens = host.listens_on()
-    beyond = [address for address in listens if not is_loopback(address)]
+    Raises ConfigError.
+    """
+    from ..live2diff_core.live.access import Policy
+
+    beyond = _beyond()
     token = os.environ.get(TOKEN) or (derived("token") if beyond else None)
     origins = frozenset(os.environ.get(ORIGINS, "").split())
-    if beyond and TOKEN not in os.environ:
+    if beyond and not os.environ.get(TOKEN):
         logger.warning(
             "Live2Diff: ComfyUI listens on %s, so live streams need a token. Open "
             "http://<this server>/live2diff/?token=%s once in each browser that may use them; %s "
@@ -80,7 +94,7 @@ def policy() -> "Policy":
             token,
             TOKEN,
         )
-    return Policy((beyond or listens)[0], token, origins)
+    return Policy((beyond or host.listens_on())[0], token, origins)
 
 
 def stream_id(client: str | None, node: str | None, view: str) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .record import Recording
     from .sources import LiveSource
 
-RARE = ("noise", "fit", "t_index")  # of what other nodes have, too
+RARE = ("noise", "fit")  # of what other nodes have, too
 
 
 class Live2DiffLive(StreamNode):
@@ -60,7 +60,7 @@ class Live2DiffLive(StreamNode):
                 **{name: _advanced(w) if name in RARE else w for name, w in widgets.items()},
             },
             "optional": {
-                "record": ("LIVE2DIFF_RECORD", {"tooltip": "Records the stream, from Record."}),
+                "record": ("LIVE2DIFF_RECORD", {"tooltip": "From Record: records the stream."}),
                 **{name: _advanced(widget) for name, widget in rare.items()},
             },
             "hidden": {"unique_id": "UNIQUE_ID"},
@@ -147,8 +147,8 @@ def _live() -> Widgets:
         "on_failure": (
             ["hold", "passthrough", "card"],
             {
-                "tooltip": "While the source or the model fails: hold the last picture, pass the "
-                "input through, or fade to a card that says what happened."
+                "tooltip": "While the source or the model fails. hold: the last picture stays. "
+                "passthrough: the input is shown. card: fades to a card that says what happened."
             },
         ),
         "view_name": (

@@ -29,6 +29,8 @@ def _add_live(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
     """Add the routes of live streams; what answers them is made when the first one is asked for."""
     from aiohttp import web
 
+    if not hub.is_local():
+        hub.policy()  # says in the console what the token is
     for name, (method, path) in ROUTES.items():
 
         @routes.route(method, path)

@@ -1,32 +1,34 @@
-// What the pack adds to ComfyUI's page: a settings section, one command, and the report of the Plan
-// node. Its words are those of locales/, by the id; the English ones here stand in for them.
+// What the pack adds to ComfyUI's page: a settings section, commands, the report of the Plan node,
+// and the panels of the live nodes. Its words are those of locales/, by the id.
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { OutputPanel } from "./live/output.js";
+import { CameraPanel, ProgramPanel } from "./live/source.js";
+import { LiveStreams } from "./live/streams.js";
+import { translate, words } from "./words.js";
 
 const REPORT_HEIGHT = 190;
 const REPORT_WIDTH = 400;
-const WORDS = {
-  closed: "Live2Diff sessions closed:",
-  notClosed: "Live2Diff sessions could not be closed",
+const PANIC_KEY = "F9";
+const PANELS = {
+  Live2DiffLive: OutputPanel,
+  Live2DiffBrowserCamera: CameraPanel,
+  Live2DiffSocketSource: ProgramPanel,
 };
 
-async function words() {
-  const translations = await api.getCustomNodesI18n();
-  const locale = app.extensionManager.setting.get("Comfy.Locale");
-  return { ...WORDS, ...translations[locale]?.live2diff };
-}
+const streams = new LiveStreams();
 
 async function closeSessions() {
-  const { closed, notClosed } = await words();
   const { toast } = app.extensionManager;
   try {
     const response = await api.fetchApi("/live2diff/sessions/close", { method: "POST" });
     if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
     const { closed: count } = await response.json();
-    toast.add({ severity: "success", summary: `${closed} ${count}`, life: 4000 });
+    toast.add({ severity: "success", summary: `${words.closed} ${count}`, life: 4000 });
   } catch (error) {
-    toast.add({ severity: "error", summary: notClosed, detail: String(error.message ?? error) });
+    const detail = String(error.message ?? error);
+    toast.add({ severity: "error", summary: words.notClosed, detail });
   }
 }
 
@@ -53,6 +55,20 @@ function showReport(node) {
   };
 }
 
+/** ComfyUI's own keys do nothing while a text is typed, and that is where hands are in a show. */
+function panicWhileTyping(event) {
+  const isPlain = !event.ctrlKey && !event.altKey && !event.metaKey && !event.shiftKey;
+  if (event.key !== PANIC_KEY || !isPlain || event.repeat) return;
+  if (!streams.areRunning || !event.target.matches?.("input, textarea")) return;
+  event.preventDefault();
+  streams.panic();
+}
+
+function addStyles() {
+  const href = new URL("./live/live.css", import.meta.url).href;
+  document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href }));
+}
+
 app.registerExtension({
   name: "Live2Diff",
   settings: [
@@ -76,6 +92,24 @@ app.registerExtension({
       attrs: { min: 1, max: 16, step: 1 },
       defaultValue: 4,
     },
+    {
+      id: "Live2Diff.RemoteVideo",
+      category: ["Live2Diff", "Sources", "RemoteVideo"],
+      name: "Video from remote addresses",
+      tooltip:
+        "Lets Live2Diff Video Source open addresses of the internet. Whoever can queue a graph can make this server connect to them.",
+      type: "boolean",
+      defaultValue: false,
+    },
+    {
+      id: "Live2Diff.PrivateVideo",
+      category: ["Live2Diff", "Sources", "PrivateVideo"],
+      name: "Video from private addresses",
+      tooltip:
+        "Lets Live2Diff Video Source open addresses of your own network, such as a camera's. Whoever can queue a graph can make this server connect to them.",
+      type: "boolean",
+      defaultValue: false,
+    },
   ],
   commands: [
     {
@@ -84,9 +118,46 @@ app.registerExtension({
       icon: "pi pi-times-circle",
       function: closeSessions,
     },
+    {
+      id: "Live2Diff.Panic",
+      label: "Panic: card on or off in all live streams",
+      icon: "pi pi-exclamation-triangle",
+      function: () => streams.panic(),
+    },
+    {
+      id: "Live2Diff.StopLive",
+      label: "Stop live streams",
+      icon: "pi pi-stop-circle",
+      function: () => streams.stop(),
+    },
+    {
+      id: "Live2Diff.Token",
+      label: "Enter the token of this server",
+      icon: "pi pi-key",
+      function: () => streams.unlock(),
+    },
   ],
-  menuCommands: [{ path: ["Extensions", "Live2Diff"], commands: ["Live2Diff.CloseSessions"] }],
+  keybindings: [{ combo: { key: PANIC_KEY }, commandId: "Live2Diff.Panic" }],
+  menuCommands: [
+    {
+      path: ["Extensions", "Live2Diff"],
+      commands: [
+        "Live2Diff.Panic",
+        "Live2Diff.StopLive",
+        "Live2Diff.Token",
+        "Live2Diff.CloseSessions",
+      ],
+    },
+  ],
+  async init() {
+    addStyles();
+    addEventListener("keydown", panicWhileTyping, { capture: true });
+    streams.listen();
+    await translate();
+  },
   nodeCreated(node) {
     if (node.comfyClass === "Live2DiffPlan") showReport(node);
+    const Panel = PANELS[node.comfyClass];
+    if (Panel) node.live2diff = new Panel(node, streams);
   },
 });

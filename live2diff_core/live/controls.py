@@ -247,7 +247,10 @@ def _guidance(wishes: Wishes, session: Session) -> Guidance | None:
     if wishes.negative is None:
         return None
     if guidance.mode != "full":
-        raise ConfigError(f"a negative prompt needs guidance full, this stream has {guidance.mode}")
+        raise ConfigError(
+            "a negative prompt needs full guidance (in ComfyUI a guidance above 1), this stream "
+            f"was opened with {guidance.mode}"
+        )
     return replace(guidance, negative=wishes.negative)
 
 

@@ -8,12 +8,13 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Browser, Page, expect
 
 from tests.comfy.browser import chromium
 from tests.comfy.install import NO_CHROMIUM, find_chromium
@@ -32,6 +33,78 @@ LOOK = """() => {
         print = (print * 31 + data[i + 1]) % 1000003;
     }
     return { mean: sums.map((sum) => sum / (data.length / 4)), print };
+}"""
+# As in a hidden tab, where no video frame calls anybody; `waiting` are those who wait for one.
+HIDE = """() => {
+    const { prototype } = HTMLVideoElement;
+    const { requestVideoFrameCallback, cancelVideoFrameCallback } = prototype;
+    window.waiting = new Set();
+    prototype.requestVideoFrameCallback = () => {
+        const handle = 1e6 + window.waiting.size;
+        window.waiting.add(handle);
+        return handle;
+    };
+    prototype.cancelVideoFrameCallback = function (handle) {
+        if (!window.waiting.delete(handle)) cancelVideoFrameCallback.call(this, handle);
+    };
+    window.setHidden = (hidden) => {
+        Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+    };
+    window.giveFrames = () => Object.assign(prototype, { requestVideoFrameCallback });
+    for (const hidden of [true, false, true, false, true]) setHidden(hidden);
+}"""
+# A server in the page, which answers a change, and then says that it shows. `asked` is what it was
+# asked for, and whether no change was being made; `breakLine` cuts the line instead of an answer.
+FAKE = """() => {
+    window.asked = [];
+    window.breakLine = false;
+    window.WebSocket = class extends EventTarget {
+        static OPEN = 1;
+        readyState = 1;
+        constructor() {
+            super();
+            setTimeout(() => this.onopen());
+        }
+        say(message) {
+            this.onmessage({ data: JSON.stringify(message) });
+        }
+        send(text) {
+            const { type, changes, request } = JSON.parse(text);
+            if (type === "hello") this.say({ type: "stream", stream: "s" });
+            if (type !== "control") return;
+            window.asked.push({ changes, isFirst: !window.changing });
+            if (window.breakLine) {
+                window.breakLine = false;
+                return setTimeout(() => this.onclose());
+            }
+            this.answer(request, changes);
+        }
+        answer(request, changes) {
+            const atOnce = "panic" in changes;
+            const effect = atOnce ? "now" : "re-prime";
+            const effects = Object.fromEntries(Object.keys(changes).map((n) => [n, effect]));
+            if (!atOnce) window.changing = true;
+            const answer = { type: "answer", request, frame: 5, effects, refused: {} };
+            setTimeout(() => this.say(answer), 20);
+            if (!atOnce) setTimeout(() => this.show(), 60);
+        }
+        show() {
+            window.changing = false;
+            this.say({ type: "event", event: "changed", frame: 5, message: "" });
+        }
+        close() {}
+    };
+}"""
+OPEN_FAKE = """async () => {
+    const { LiveSocket } = await import("./page/live.js");
+    window.answers = [];
+    const stream = { role: "controller", stream: "s", key: "k", frames: true };
+    const onAnswer = (answer, changes) => window.answers.push(changes);
+    window.live = new LiveSocket({ ...stream, onAnswer });
+    const open = new Promise((resolve) => setTimeout(resolve, 10));
+    live.connect();
+    await open;
 }"""
 LIMIT, PAUSE = 60, 0.2  # seconds
 FOLDER = os.environ.get("LIVE2DIFF_SCREENSHOTS")
@@ -61,16 +134,45 @@ def address(tmp_path_factory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-async def page(address: str) -> AsyncIterator[Page]:
-    async with chromium(*CAMERA) as browser:
-        opened = await browser.new_page(viewport={"width": 1280, "height": 800})
-        errors: list[str] = []
-        opened.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-        opened.on("pageerror", lambda error: errors.append(str(error)))
+async def browser(address: str) -> AsyncIterator[Browser]:
+    async with chromium(*CAMERA) as running:
         await eventually(lambda: asyncio.to_thread(answers, address))
-        await opened.goto(address)
-        yield opened
-        assert errors == []
+        yield running
+
+
+@pytest.fixture
+async def page(browser: Browser, address: str) -> AsyncIterator[Page]:
+    opened = await browser.new_page(viewport={"width": 1280, "height": 800})
+    errors: list[str] = []
+    opened.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    await opened.goto(address)
+    yield opened
+    await opened.close()
+    assert errors == []
+
+
+@asynccontextmanager
+async def filming(page: Page, address: str) -> AsyncIterator[None]:
+    """The camera runs, and is let go of."""
+    await page.get_by_role("button", name="Start camera").click()
+    await eventually(lambda: gets_frames(address))
+    yield
+    await page.get_by_role("button", name="Stop").click()
+    await page.wait_for_function("() => document.querySelector('#camera').srcObject === null")
+    await eventually(lambda: is_empty(address))
+
+
+async def frames_in(address: str) -> int:
+    return sum(stream["frames_in"] for stream in await asyncio.to_thread(streams, address))
+
+
+async def gets_frames(address: str, more_than: int = 0) -> bool:
+    return await frames_in(address) > more_than
+
+
+async def is_empty(address: str) -> bool:
+    return await asyncio.to_thread(streams, address) == []
 
 
 def answers(address: str) -> bool:
@@ -98,40 +200,99 @@ async def colour(page: Page) -> np.ndarray:
 
 
 async def test_a_camera_is_translated_until_it_is_stopped(page: Page, address: str) -> None:
+    async with filming(page, address):
+
+        async def is_green() -> bool:
+            red, green, blue = await colour(page)
+            return bool(green > 1.5 * red and green > 1.5 * blue)
+
+        async def is_red() -> bool:
+            red, _, blue = await colour(page)
+            return bool(red > 1.2 * blue and not await is_green())
+
+        await eventually(is_green)
+        prints = {(await page.evaluate(LOOK))["print"]}
+
+        async def moves() -> bool:
+            prints.add((await page.evaluate(LOOK))["print"])
+            return len(prints) > 3
+
+        await eventually(moves)
+        (stream,) = await asyncio.to_thread(streams, address)
+        assert stream["state"] == "running"
+        assert stream["frames_out"] > 0
+
+        prompt = page.get_by_label("Prompt")
+        await prompt.fill("comic")
+        await prompt.blur()
+        await eventually(is_red)
+        if FOLDER:
+            await page.screenshot(path=Path(FOLDER) / "serve.png")
+
+
+async def test_a_hidden_tab_goes_on_sending(page: Page, address: str) -> None:
+    async with filming(page, address):
+        await page.evaluate(HIDE)
+        before = await frames_in(address)
+        await eventually(lambda: gets_frames(address, before + 5))
+        assert await page.evaluate("() => window.waiting.size") == 0
+        await page.evaluate("() => setHidden(false)")
+        assert await page.evaluate("() => window.waiting.size") == 1
+        await page.evaluate("() => { setHidden(true); giveFrames(); setHidden(false); }")
+        before = await frames_in(address)
+        await eventually(lambda: gets_frames(address, before + 5))
+
+
+async def test_a_camera_without_permission_says_what_to_do(page: Page) -> None:
+    await page.evaluate(
+        """() => {
+            const refuse = () => Promise.reject(new DOMException("no", "NotAllowedError"));
+            navigator.mediaDevices.getUserMedia = refuse;
+        }"""
+    )
     await page.get_by_role("button", name="Start camera").click()
+    await expect(page.get_by_role("alert")).to_contain_text("allow it beside the address")
+    await expect(page.get_by_role("button", name="Start camera")).to_be_enabled()
 
-    async def is_green() -> bool:
-        red, green, blue = await colour(page)
-        return bool(green > 1.5 * red and green > 1.5 * blue)
 
-    async def is_red() -> bool:
-        red, _, blue = await colour(page)
-        return bool(red > 1.2 * blue and not await is_green())
+async def test_of_a_dragged_slider_few_values_are_sent_and_the_last_one_counts(page: Page) -> None:
+    await page.evaluate(FAKE)
+    await page.evaluate(OPEN_FAKE)
+    await page.evaluate(
+        """async () => {
+            for (let value = 1; value <= 60; value++) {
+                live.steer({ strength: value, seed: 7 });
+                await new Promise((resolve) => setTimeout(resolve, 5));
+            }
+        }"""
+    )
+    await page.wait_for_function("() => window.answers.at(-1)?.strength === 60")
+    asked = await page.evaluate("() => window.asked")
+    assert asked[0]["changes"] == {"strength": 1, "seed": 7}
+    assert asked[-1]["changes"] == {"strength": 60, "seed": 7}
+    assert 2 < len(asked) < 20
+    assert all(each["isFirst"] for each in asked)
 
-    await eventually(is_green)
-    prints = {(await page.evaluate(LOOK))["print"]}
 
-    async def moves() -> bool:
-        prints.add((await page.evaluate(LOOK))["print"])
-        return len(prints) > 3
+async def test_panic_does_not_wait_for_another_change(page: Page) -> None:
+    await page.evaluate(FAKE)
+    await page.evaluate(OPEN_FAKE)
+    await page.evaluate("() => { live.steer({ strength: 1 }); live.steer({ panic: true }); }")
+    await page.wait_for_function("() => window.answers.length === 2")
+    asked = await page.evaluate("() => window.asked.map(({ changes }) => changes)")
+    assert asked == [{"strength": 1}, {"panic": True}]
+    assert not await page.evaluate("() => window.asked[1].isFirst")
 
-    await eventually(moves)
-    (stream,) = await asyncio.to_thread(streams, address)
-    assert stream["state"] == "running"
-    assert stream["frames_out"] > 0
 
-    prompt = page.get_by_label("Prompt")
-    await prompt.fill("comic")
-    await prompt.blur()
-    await eventually(is_red)
-    if FOLDER:
-        await page.screenshot(path=Path(FOLDER) / "serve.png")
-
-    await page.get_by_role("button", name="Stop").click()
-    live = "() => document.querySelector('#camera').srcObject === null"
-    await page.wait_for_function(live)
-
-    async def none_left() -> bool:
-        return await asyncio.to_thread(streams, address) == []
-
-    await eventually(none_left)
+async def test_what_a_broken_line_kept_back_is_sent_afterwards(page: Page) -> None:
+    await page.evaluate(FAKE)
+    await page.evaluate(OPEN_FAKE)
+    await page.evaluate(
+        """() => {
+            window.breakLine = true;
+            live.steer({ strength: 1, seed: 7 });
+            live.steer({ strength: 2 });
+        }"""
+    )
+    await page.wait_for_function("() => window.answers.length === 1")
+    assert await page.evaluate("() => window.answers") == [{"strength": 2, "seed": 7}]

@@ -1,6 +1,7 @@
 """The workflows, the settings and the help in ComfyUI's own page."""
 
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,12 @@ from tests.comfy.server import PACK, ComfyServer
 pytestmark = pytest.mark.anyio
 
 FILES = sorted(ROOT.glob("workflows/*.json"))
-BUNDLED = [path for path in FILES if "Live2DiffApply" not in path.read_text(encoding="utf-8")]
+# Without files of the user's, and with an end.
+BUNDLED = [
+    path
+    for path in FILES
+    if not re.search("Live2Diff(Apply|Live)", path.read_text(encoding="utf-8"))
+]
 QUICK_START = "live2diff-quickstart"
 CLICKS, CLICK_LIMIT = 6, 10_000  # ms
 OPENED = """(name) => app.extensionManager.workflow.activeWorkflow.filename.startsWith(name)

@@ -12,17 +12,27 @@ from tests.pack import ROOT, load_pack
 CLASSES = sorted(MAPPINGS.items())
 NAMES = {
     "Live2DiffApply",
+    "Live2DiffBrowserCamera",
     "Live2DiffBundledModel",
     "Live2DiffExampleVideo",
+    "Live2DiffLive",
     "Live2DiffPlan",
     "Live2DiffPromptTravel",
+    "Live2DiffRecord",
     "Live2DiffSampler",
+    "Live2DiffScreen",
+    "Live2DiffServerCamera",
+    "Live2DiffSocketSource",
+    "Live2DiffTestPattern",
     "Live2DiffTranslateVideo",
+    "Live2DiffVideoSource",
     "Live2DiffWarmup",
 }
 TYPES = {
     "LIVE2DIFF_MODEL",
     "LIVE2DIFF_STREAM",
+    "LIVE2DIFF_SOURCE",
+    "LIVE2DIFF_RECORD",
     "MODEL",
     "CLIP",
     "VAE",
@@ -66,6 +76,15 @@ def test_every_input_is_explained_and_bounded(name, node) -> None:
         assert options["tooltip"].strip(), key
         if kind in ("INT", "FLOAT"):
             assert options["min"] <= options["default"] <= options["max"], key
+        if isinstance(kind, list):
+            assert kind and options.get("default", kind[0]) in kind, key
+
+
+def test_what_a_type_carries_comes_from_a_node_and_goes_to_one() -> None:
+    given = {kind for _, node in CLASSES for kind in node.RETURN_TYPES}
+    taken = {kind for _, node in CLASSES for _, (kind, _) in inputs(node) if type(kind) is str}
+    own = {kind for kind in TYPES if kind.startswith("LIVE2DIFF_")}
+    assert own == own & given & taken
 
 
 @pytest.mark.parametrize(("name", "node"), CLASSES)

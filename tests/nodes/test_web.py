@@ -1,7 +1,6 @@
-"""What people see of the pack besides its Python: help, translations, workflows."""
+"""What people see of the pack besides its Python and help: translations, settings, workflows."""
 
 import inspect
-import json
 import re
 from itertools import combinations
 from pathlib import Path
@@ -9,14 +8,24 @@ from pathlib import Path
 import cv2
 import pytest
 
-from tests.pack import ROOT, load_pack, pack_module
+from tests.nodes.pages import (
+    CLASSES,
+    FILES,
+    NONE,
+    PACK,
+    extension,
+    fixed_options,
+    flat,
+    read,
+    specs,
+    texts,
+)
+from tests.pack import ROOT, pack_module
 
-PACK = load_pack()
-CLASSES = PACK.NODE_CLASS_MAPPINGS
 LANGUAGES = ("en", "zh", "ja")
 NAMES = {"Live2Diff", "VAE", "CLIP"}  # that are the same in every language
+CORE_CATEGORIES = {"conditioning", "model", "video"}  # of ComfyUI's, which it translates itself
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-FILES = {"motion_weights"}  # a combo of what lies in the user's folders
 UI = sorted((ROOT / "workflows").glob("*.json"))
 API = sorted((ROOT / "workflows" / "api").glob("*.json"))
 NOTES = {"MarkdownNote": ({"text": "STRING"}, [])}
@@ -47,18 +56,14 @@ CORE = {
         },
         ["MODEL", "CLIP"],
     ),
+    "PreviewImage": ({"images": "IMAGE"}, []),
+    "SaveImage": ({"images": "IMAGE", "filename_prefix": "STRING"}, []),
     "SaveVideo": (
         {"video": "VIDEO", "filename_prefix": "STRING", "format": "COMBO", "codec": "COMBO"},
         [],
     ),
     "VAELoader": ({"vae_name": "COMBO"}, ["VAE"]),
 }
-
-
-def specs(cls) -> dict[str, tuple]:
-    """Visible inputs of a node class: name -> (type, options)."""
-    types = cls.INPUT_TYPES()
-    return {**types.get("required", {}), **types.get("optional", {})}
 
 
 def type_name(kind) -> str:
@@ -73,65 +78,12 @@ def signature(name: str) -> tuple[dict[str, str], list[str]]:
     return {**CORE, **NOTES}[name]
 
 
-def read(path: Path):
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def api_twin(path: Path) -> Path:
     name = path.stem.removeprefix("live2diff-").replace("-", "_")
     return path.parent / "api" / f"{name}.json"
 
 
-# ---- help
-
-
-def rows(text: str) -> dict[str, str]:
-    """Rows of a help page's tables that begin with a name in code."""
-    return {m[1]: m[0] for m in re.finditer(r"^\| `(\w+)`.*$", text, re.MULTILINE)}
-
-
-def test_every_node_has_a_help_page():
-    pages = {path.stem for path in (ROOT / "web" / "docs").glob("*.md")}
-    assert pages == CLASSES.keys()
-
-
-@pytest.mark.parametrize("name", CLASSES)
-def test_help_names_every_input_and_output(name):
-    text = (ROOT / "web" / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    sections = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", text, re.MULTILINE))
-    assert text.startswith(f"# {PACK.NODE_DISPLAY_NAME_MAPPINGS[name]}\n")
-    assert {"Inputs", "Outputs", "Example", "Troubleshooting"} <= sections.keys()
-    assert rows(sections["Inputs"]).keys() == specs(CLASSES[name]).keys()
-    assert rows(sections["Outputs"]).keys() == set(CLASSES[name].RETURN_NAMES)
-
-
-@pytest.mark.parametrize("name", CLASSES)
-def test_help_gives_the_range_of_every_widget(name):
-    said = rows((ROOT / "web" / "docs" / f"{name}.md").read_text(encoding="utf-8"))
-    for given, (kind, options) in specs(CLASSES[name]).items():
-        if isinstance(kind, list) and given not in FILES:
-            assert [o for o in kind if f"`{o}`" not in said[given]] == []
-        if "min" in options and given != "seed":
-            assert f"{options['min']:g} to {options['max']:g}" in said[given]
-
-
-def test_a_help_page_with_a_missing_row_is_noticed():
-    page = "| `width` | is there |\n| ` height` | is not |\ntext about `steps`\n"
-    assert rows(page).keys() == {"width"}
-
-
 # ---- translations
-
-
-def flat(value, path: str = "") -> dict[str, str]:
-    """The texts of a JSON object by their paths."""
-    if isinstance(value, str):
-        return {path: value}
-    return {k: v for key, inner in value.items() for k, v in flat(inner, f"{path}/{key}").items()}
-
-
-def texts(language: str, file: str) -> dict[str, str]:
-    return flat(read(ROOT / "locales" / language / f"{file}.json"))
 
 
 def english_of_the_nodes() -> dict[str, dict]:
@@ -166,8 +118,8 @@ def test_translations_keep_the_names_of_options(language):
     told = texts(language, "nodeDefs")
     for name, cls in CLASSES.items():
         for given, (kind, _) in specs(cls).items():
-            options = kind if isinstance(kind, list) and given not in FILES else []
             tooltip = told[f"/{name}/inputs/{given}/tooltip"]
+            options = [option for option in fixed_options(given, kind) if option != NONE]
             assert [option for option in options if option not in tooltip] == []
 
 
@@ -179,7 +131,7 @@ def test_no_text_holds_what_the_translator_reads_as_code(language):
 
 
 def test_settings_and_commands_are_those_of_the_extension():
-    script = (ROOT / "web" / "live2diff.js").read_text(encoding="utf-8")
+    script = extension()
     ids = {i.replace(".", "_") for i in re.findall(r'\bid: "([\w.]+)"', script)}
     settings, commands = (read(ROOT / "locales/en" / f"{f}.json") for f in ("settings", "commands"))
     assert ids == settings.keys() | commands.keys()
@@ -187,10 +139,32 @@ def test_settings_and_commands_are_those_of_the_extension():
     assert [text for text in told if f'"{text}"' not in script] == []
 
 
+def test_words_of_the_page_are_those_of_the_translations():
+    script = (ROOT / "web" / "words.js").read_text(encoding="utf-8")
+    told = dict(re.findall(r'^  (\w+):\s+"([^"]*)",$', script, re.MULTILINE))
+    assert told == read(ROOT / "locales" / "en" / "main.json")["live2diff"]
+
+
+def test_categories_and_menus_are_named_in_the_translations():
+    named = read(ROOT / "locales" / "en" / "main.json")
+    categories = {part for cls in CLASSES.values() for part in cls.CATEGORY.split("/")}
+    assert categories - CORE_CATEGORIES - named["nodeCategories"].keys() == set()
+    found = re.findall(r'\bcategory: \["Live2Diff", "(\w+)"', extension())
+    assert set(found) - named["settingsCategories"].keys() == set()
+    labels = set(texts("en", "commands").values())
+    assert labels - named["menuLabels"].keys() == set()
+
+
 def test_defaults_of_the_settings_are_those_of_the_nodes():
-    script = (ROOT / "web" / "live2diff.js").read_text(encoding="utf-8")
-    limit = pack_module("nodes.registry").SESSION_LIMIT
-    assert re.findall(r"defaultValue: (\S+),", script) == ['"auto"', str(limit)]
+    setting = r'\bid: "([\w.]+)"(?:(?!\bid: ).)*?\bdefaultValue: (\S+),'
+    found = dict(re.findall(setting, extension(), re.DOTALL))
+    source = pack_module("nodes.video_source")
+    assert found == {
+        "Live2Diff.DevicePolicy": '"auto"',
+        "Live2Diff.SessionLimit": str(pack_module("nodes.registry").SESSION_LIMIT),
+        source.REMOTE: "false",
+        source.PRIVATE: "false",
+    }
 
 
 # ---- workflows
@@ -249,8 +223,8 @@ def own_problems(cls, inputs):
     widgets = {k: inputs[k] for k in known if not isinstance(inputs[k], list)}
     yield from (f"{k} is {v!r}" for k, v in widgets.items() if not takes(k, v, *specs(cls)[k]))
     check = getattr(cls, "VALIDATE_INPUTS", None)
-    if check and not FILES & widgets.keys():
-        asked = inspect.signature(check).parameters.keys()
+    asked = inspect.signature(check).parameters.keys() if check else set()
+    if check and not FILES & asked:
         said = check(**{name: value for name, value in widgets.items() if name in asked})
         yield from [] if said is True else [said]
 
@@ -346,6 +320,29 @@ def test_wrong_prompts_are_noticed(wrong):
     (node,) = (n for n in prompt.values() if n["class_type"] == "Live2DiffTranslateVideo")
     node["inputs"].update(wrong)
     assert problems(prompt) != []
+
+
+LIVE = {
+    "model": ["1", 0],
+    "clip": ["1", 1],
+    "source": ["2", 0],
+    "prompt": "ink",
+    "width": 256,
+    "height": 192,
+    "steps": 2,
+    "denoise": 0.6,
+    "seed": 0,
+    "noise": "fixed",
+    "fit": "crop",
+    "lora": "of the user.safetensors",
+}
+WRONG_LIVE = [{"height": 200}, {"t_index": "42,30"}, {"max_rate": 241}, {"on_failure": "panic"}]
+
+
+@pytest.mark.parametrize("wrong", WRONG_LIVE, ids=lambda wrong: next(iter(wrong)))
+def test_what_is_wrong_beside_the_users_files_is_noticed(wrong):
+    assert list(own_problems(CLASSES["Live2DiffLive"], LIVE)) == []
+    assert list(own_problems(CLASSES["Live2DiffLive"], LIVE | wrong)) != []
 
 
 def test_a_missing_link_is_noticed():

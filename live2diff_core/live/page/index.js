@@ -1,84 +1,26 @@
 // The page of `live2diff serve`: the camera goes in, its translation comes out.
 
+import { Camera, advise, listCameras } from "./camera.js";
 import { LiveSocket, draw } from "./live.js";
 
 const $ = (selector) => document.querySelector(selector);
 const output = $("#output");
-const camera = $("#camera");
 const form = $("#settings");
 const toggles = [...document.querySelectorAll("[data-toggle]")];
-const lens = document.createElement("canvas"); // what is sent
+const camera = new Camera({ video: $("#camera"), onEnded: () => stop("the camera is gone") });
 
 let socket = null;
-let media = null;
-
-const ADVICE = {
-  NotAllowedError: "the browser was not allowed to use the camera: allow it beside the address",
-  NotFoundError: "there is no camera",
-  NotReadableError: "another program uses the camera",
-};
 
 function say(text) {
   $("#said").textContent = text;
 }
 
-// ---- the camera
-
-async function openCamera() {
-  if (!navigator.mediaDevices) {
-    throw new Error("a browser gives its camera to pages of https or localhost only");
-  }
-  const deviceId = $("#device").value;
-  const video = { width: { ideal: 1280 }, height: { ideal: 720 } };
-  if (deviceId) video.deviceId = { exact: deviceId };
-  const opened = await navigator.mediaDevices.getUserMedia({ video, audio: false });
-  opened.getVideoTracks()[0].onended = () => stop("the camera is gone");
-  return opened;
-}
-
-async function listCameras() {
-  const devices = await navigator.mediaDevices.enumerateDevices();
-  const cameras = devices.filter(({ kind, deviceId }) => kind === "videoinput" && deviceId);
+async function fillList() {
   const select = $("#device");
   const chosen = select.value;
   select.replaceChildren(new Option("default", ""));
-  for (const { label, deviceId } of cameras) select.add(new Option(label || "camera", deviceId));
+  for (const { label, deviceId } of await listCameras()) select.add(new Option(label, deviceId));
   select.value = chosen;
-}
-
-function releaseCamera() {
-  for (const track of media?.getTracks() ?? []) {
-    track.onended = null;
-    track.stop();
-  }
-  media = null;
-  camera.srcObject = null;
-}
-
-/** The middle of the camera's picture, in the shape that the server wants. */
-function crop() {
-  const { videoWidth, videoHeight } = camera;
-  const scale = Math.max(lens.width / videoWidth, lens.height / videoHeight);
-  const width = lens.width / scale;
-  const height = lens.height / scale;
-  const context = lens.getContext("2d");
-  const left = (videoWidth - width) / 2;
-  const top = (videoHeight - height) / 2;
-  context.drawImage(camera, left, top, width, height, 0, 0, lens.width, lens.height);
-}
-
-function nextPicture(then) {
-  if (camera.requestVideoFrameCallback) camera.requestVideoFrameCallback(then);
-  else requestAnimationFrame(then);
-}
-
-async function film() {
-  if (!media) return;
-  nextPicture(film);
-  if (socket?.ready && camera.videoWidth) {
-    crop();
-    await socket.sendFrame(lens);
-  }
 }
 
 // ---- the stream
@@ -100,10 +42,9 @@ function onState(state, text) {
 
 function onStream({ view, width, height }) {
   say("");
-  if (width) Object.assign(lens, { width, height });
+  camera.cut({ width, height });
   const link = $("#view");
   link.href = link.textContent = new URL(view, location.href).href;
-  for (const toggle of toggles) if (isOn(toggle)) change({ [toggle.dataset.toggle]: true });
 }
 
 function onStatistics({ state, error, fps_in, fps_out, stages, dropped_total }) {
@@ -114,23 +55,24 @@ function onStatistics({ state, error, fps_in, fps_out, stages, dropped_total }) 
   if (error) say(error);
 }
 
-async function change(changes) {
-  socket?.configure(changes);
-  if (socket?.state !== "open") return;
-  try {
-    const { frame, refused } = await socket.control(changes);
-    const reasons = Object.entries(refused).map(([name, why]) => `${name}: ${why}`);
-    say(reasons.join("; ") || `from frame ${frame} on`);
-  } catch (error) {
-    say(error.message);
-  }
+/** What was taken is what a stream begins with, should it be opened anew. */
+function onAnswer({ frame, effects, refused }, changes) {
+  const taken = Object.entries(changes).filter(([name]) => name in effects);
+  socket?.configure(Object.fromEntries(taken));
+  const reasons = Object.entries(refused).map(([name, why]) => `${name}: ${why}`);
+  const isMade = Object.values(effects).includes("re-prime"); // beside the stream; an event tells
+  say(reasons.join("; ") || (isMade ? "changing" : `from frame ${frame} on`));
+}
+
+function onEvent({ event, message, frame }) {
+  say(event === "changed" ? `from frame ${frame} on` : `${event}: ${message}`);
 }
 
 const isOn = (toggle) => toggle.getAttribute("aria-pressed") === "true";
 
 function press(toggle) {
   toggle.setAttribute("aria-pressed", String(!isOn(toggle)));
-  change({ [toggle.dataset.toggle]: isOn(toggle) });
+  socket?.steer({ [toggle.dataset.toggle]: isOn(toggle) });
 }
 
 // ---- start and stop
@@ -139,33 +81,31 @@ async function start() {
   $("#start").disabled = true;
   say("");
   try {
-    media = await openCamera();
-    camera.srcObject = media;
-    await camera.play();
-    await listCameras();
+    await camera.open({ device: $("#device").value });
+    await fillList();
   } catch (error) {
-    stop(ADVICE[error.name] ?? error.message);
+    stop(advise(error));
     return;
   }
-  Object.assign(lens, { width: camera.videoWidth, height: camera.videoHeight });
   socket = new LiveSocket({
     settings: settings(),
     onState,
     onStream,
     onStatistics,
+    onAnswer,
     onFrame: (frame) => draw(output, frame),
-    onEvent: ({ event, message }) => say(`${event}: ${message}`),
+    onEvent,
     onError: ({ message }) => say(message),
   });
   socket.connect();
+  camera.feed(socket);
   $("#stop").disabled = false;
-  film();
 }
 
 function stop(text) {
+  camera.close();
   socket?.end();
   socket = null;
-  releaseCamera();
   for (const toggle of toggles) toggle.setAttribute("aria-pressed", "false");
   $("#start").disabled = false;
   $("#stop").disabled = true;
@@ -177,7 +117,7 @@ $("#stop").onclick = () => stop("");
 form.onsubmit = (event) => event.preventDefault();
 form.onchange = ({ target }) => {
   if (target.name && target.value.trim() && target.reportValidity()) {
-    change({ [target.name]: settings()[target.name] });
+    socket?.steer({ [target.name]: settings()[target.name] });
   }
 };
 for (const toggle of toggles) toggle.onclick = () => press(toggle);

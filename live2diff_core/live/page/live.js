@@ -1,5 +1,7 @@
 // The protocol of Live2Diff for pages (docs/protocol.md): an ES module without side effects.
 
+import { Lane, NotConnected } from "./steering.js";
+
 export const VERSION = 1;
 
 const MAGIC = 0x4644324c; // "L2DF", little-endian
@@ -8,6 +10,9 @@ const KINDS = ["jpeg", "webp", "raw"];
 const FIRST_RETRY = 500; // milliseconds
 const LONGEST_RETRY = 10_000;
 const FINAL = new Set(["unknown_version", "forbidden", "replaced"]); // trying again would not help
+const UNANSWERED = new Set(["refused", "bad_message", "not_allowed"]); // in the place of an answer
+// What needs no new priming: it waits for no other change, the panic key least of all.
+const AT_ONCE = new Set(["pause", "freeze", "passthrough", "panic", "similarity", "rate"]);
 
 /**
  * One connection to a stream, which comes back by itself when the line breaks.
@@ -18,11 +23,13 @@ const FINAL = new Set(["unknown_version", "forbidden", "replaced"]); // trying a
  *   stream, key   of a stream that is there; a source without them opens one of its own
  *   settings  what a stream of one's own begins with
  *   window    frames that may be on their way to the server, 1 to 16
+ *   frames    whether translated frames are wanted (default: yes, but not by a controller)
  *   quality   of the JPEG pictures that are sent, 0 to 1
  *   onState(state, text)   "connecting", "open", "waiting" (for the next try) or "closed"
  *   onFrame({bitmap, index, timestamp, width, height})   close the bitmap when it has been drawn
  *   onStream({stream, key, view, name, width, height}), onStatistics(figures),
- *   onEvent({event, message}), onError({code, message})
+ *   onEvent({event, message, frame}), onError({code, message})
+ *   onAnswer({frame, effects, refused}, changes)   to steer()
  */
 export class LiveSocket {
   #options;
@@ -36,6 +43,7 @@ export class LiveSocket {
   #encoding = false;
   #request = 0;
   #answers = new Map();
+  #lanes;
   #pending = null; // the newest picture, while an older one is decoded
   #decoding = false;
 
@@ -43,6 +51,13 @@ export class LiveSocket {
     const url = new URL("../socket", import.meta.url);
     url.protocol = url.protocol.replace("http", "ws");
     this.#options = { url: url.href, role: "source", window: 2, quality: 0.85, ...options };
+    const lane = () =>
+      new Lane({
+        control: (changes) => this.control(changes),
+        isOpen: () => this.#state === "open",
+        onAnswer: (answer, changes) => this.#options.onAnswer?.(answer, changes),
+      });
+    this.#lanes = { atOnce: lane(), later: lane() };
   }
 
   get state() {
@@ -79,9 +94,9 @@ export class LiveSocket {
     const socket = this.#socket;
     this.#encoding = true;
     try {
-      const timestamp = performance.now() / 1000;
+      const timestamp = clock();
       const picture = await toJpeg(canvas, this.#options.quality);
-      if (socket !== this.#socket || socket.readyState !== WebSocket.OPEN) return false;
+      if (!picture || socket !== this.#socket || socket.readyState !== WebSocket.OPEN) return false;
       socket.send(packFrame(picture, this.#index, timestamp, canvas.width, canvas.height));
       this.#index += 1;
       this.#sent += 1;
@@ -93,10 +108,19 @@ export class LiveSocket {
 
   /** Change parameters; resolves to {frame, effects, refused}. */
   control(changes) {
-    if (this.#state !== "open") return Promise.reject(new Error("not connected"));
+    if (this.#state !== "open") return Promise.reject(new NotConnected());
     const request = ++this.#request;
     this.#say("control", { changes, request });
     return new Promise((resolve, reject) => this.#answers.set(request, { resolve, reject }));
+  }
+
+  /** Change what is being dragged: the newest values count, also those of a broken line. */
+  steer(changes) {
+    const wanted = { atOnce: {}, later: {} };
+    for (const [name, value] of Object.entries(changes)) {
+      wanted[AT_ONCE.has(name) ? "atOnce" : "later"][name] = value;
+    }
+    for (const [name, lane] of Object.entries(this.#lanes)) lane.want(wanted[name]);
   }
 
   /** What a stream of one's own begins with, should it be opened anew. */
@@ -121,8 +145,8 @@ export class LiveSocket {
   }
 
   #hello() {
-    const { role, stream, key, window } = this.#options;
-    this.#say("hello", { version: VERSION, role, stream, key, window });
+    const { role, stream, key, window, frames } = this.#options;
+    this.#say("hello", { version: VERSION, role, stream, key, window, frames });
     if (role === "source" && !stream) {
       this.#say("configure", { settings: this.#options.settings ?? {} });
     }
@@ -135,17 +159,29 @@ export class LiveSocket {
       this.#retry = FIRST_RETRY;
       this.#enter("open", "connected");
       this.#options.onStream?.(message);
+      for (const lane of Object.values(this.#lanes)) lane.resume();
     } else if (type === "credit") this.#until = message.until;
     else if (type === "statistics") this.#options.onStatistics?.(message);
-    else if (type === "event") this.#options.onEvent?.(message);
+    else if (type === "event") this.#tell(message);
     else if (type === "error") this.#fail(message);
-    else if (type === "answer") {
-      this.#answers.get(message.request)?.resolve(message);
-      this.#answers.delete(message.request);
-    }
+    else if (type === "answer") this.#take(message.request)?.resolve(message);
+  }
+
+  #tell(event) {
+    this.#lanes.later.hear(event);
+    this.#options.onEvent?.(event);
+  }
+
+  /** Who waits for an answer. */
+  #take(request) {
+    const asking = this.#answers.get(request);
+    this.#answers.delete(request);
+    return asking;
   }
 
   #fail(error) {
+    const [oldest] = this.#answers.keys(); // questions are answered in their order
+    if (UNANSWERED.has(error.code)) this.#take(oldest)?.reject(new Error(error.message));
     this.#options.onError?.(error);
     const { settings } = this.#options;
     if (FINAL.has(error.code) || (error.code === "refused" && this.#state === "connecting")) {
@@ -188,8 +224,9 @@ export class LiveSocket {
 
   #forget() {
     this.#pending = null;
-    for (const { reject } of this.#answers.values()) reject(new Error("not connected"));
+    for (const { reject } of this.#answers.values()) reject(new NotConnected());
     this.#answers.clear();
+    this.#lanes.later.interrupt();
   }
 
   #enter(state, text) {
@@ -200,6 +237,11 @@ export class LiveSocket {
   #say(type, fields) {
     this.#socket.send(JSON.stringify({ type, ...fields }));
   }
+}
+
+/** Seconds of the clock that frames are stamped with; it goes on where a page is loaded anew. */
+export function clock() {
+  return (performance.timeOrigin + performance.now()) / 1000;
 }
 
 /** Draw a frame on a canvas of its size. */
@@ -251,8 +293,5 @@ function fromRgb(rgb, width, height) {
 
 function toJpeg(canvas, quality) {
   if (canvas.convertToBlob) return canvas.convertToBlob({ type: "image/jpeg", quality });
-  return new Promise((resolve, reject) => {
-    const take = (blob) => (blob ? resolve(blob) : reject(new Error("an empty canvas")));
-    canvas.toBlob(take, "image/jpeg", quality);
-  });
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", quality));
 }

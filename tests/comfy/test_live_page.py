@@ -1,0 +1,246 @@
+"""Live streams in ComfyUI's own page: a camera goes in, its translation is seen and steered."""
+
+import base64
+import io
+import os
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from PIL import Image
+
+from live2diff_core.live.pattern import read_counter
+from tests.cli.test_serve_page import CAMERA, eventually
+from tests.comfy.browser import SIZE, FrontEnd, chromium
+from tests.comfy.install import NO_CHROMIUM, ROOT, find_chromium
+from tests.comfy.server import ComfyServer
+
+pytestmark = pytest.mark.anyio
+
+WEBCAM, PATTERN = (
+    ROOT / "workflows" / f"live2diff-live-{n}.json" for n in ("webcam", "test-pattern")
+)
+SIDE = 192  # pixels, of a picture whose number can be read
+FASTER = 60  # frames a second: more than the engine can do here
+ENOUGH = 40  # pictures
+ROUNDS = 3
+GROWTH = 0.02  # of resident memory, from the second round to the last
+SLACK = 3  # threads that the server's own pools may still begin
+FOLDER = os.environ.get("LIVE2DIFF_SCREENSHOTS")
+
+RUN = """() => {
+    const button = document.querySelector('[data-testid="queue-button"] button');
+    button.click();
+}"""
+# The canvas of the Live node after each picture, as PNG, with the index of its frame.
+RECORD = """() => {
+    window.seen = [];
+    const { prototype } = CanvasRenderingContext2D;
+    const before = prototype.drawImage;
+    prototype.drawImage = function (...given) {
+        before.apply(this, given);
+        if (this.canvas.closest?.(".live2diff-picture")) seen.push(this.canvas.toDataURL());
+    };
+}"""
+SEEN = "() => window.seen.splice(0)"
+LIVE = """() => {
+    const node = app.graph.nodes.find(({ type }) => type === "Live2DiffLive");
+    const panel = node.widgets.find(({ name }) => name === "live").element;
+    const text = (part) => panel.querySelector(`.live2diff-${part}`).textContent;
+    return { state: text("state"), message: text("message") };
+}"""
+TYPE = """(text) => {
+    const node = app.graph.nodes.find(({ type }) => type === "Live2DiffLive");
+    const { element } = node.widgets.find(({ name }) => name === "prompt");
+    element.value = text;
+    element.dispatchEvent(new InputEvent("input", { bubbles: true }));
+}"""
+PRESS = """(label) => {
+    const buttons = [...document.querySelectorAll(".live2diff button")];
+    buttons.find((button) => button.textContent === label).click();
+}"""
+REMOVE = """(name) => {
+    const node = app.graph.nodes.find(({ type }) => type === name);
+    app.graph.remove(node);
+}"""
+TRACKS = """() => {
+    window.tracks = [];
+    const { mediaDevices } = navigator;
+    const before = mediaDevices.getUserMedia;
+    mediaDevices.getUserMedia = async function (...given) {
+        const media = await before.apply(this, given);
+        tracks.push(...media.getTracks());
+        return media;
+    };
+}"""
+FILMING = "() => tracks.filter(({ readyState }) => readyState === 'live').length"
+
+
+@pytest.fixture(scope="module")
+async def browser():
+    if find_chromium() is None:
+        pytest.skip(NO_CHROMIUM)
+    async with chromium(*CAMERA) as running:
+        yield running
+
+
+@pytest.fixture
+async def page(server: ComfyServer, browser) -> AsyncIterator[FrontEnd]:
+    front_end = FrontEnd(await browser.new_page(viewport=SIZE))
+    await front_end.open(server.url)
+    yield front_end
+    await front_end.page.request.post(f"{server.url}/interrupt")  # what a test left behind
+    await front_end.page.close()
+    await eventually(lambda: is_idle(server))
+    assert front_end.our_errors == []
+
+
+async def is_idle(server: ComfyServer) -> bool:
+    queue = server.get_json("/queue")
+    return not queue["queue_running"] and not streams(server)
+
+
+def streams(server: ComfyServer) -> list[dict[str, Any]]:
+    return server.get_json("/live2diff/streams")["streams"]
+
+
+async def begin(page: FrontEnd, path: Path, **widgets: Any) -> None:
+    """Open a workflow, press Run, and wait for the first pictures."""
+    await page.load(path)
+    if not FOLDER:
+        widgets = {"width": SIDE, "height": SIDE, **widgets}
+    await page.set_widgets(**widgets)
+    await page.page.evaluate(RECORD)
+    await page.page.evaluate(TRACKS)
+    await page.page.evaluate(RUN)
+    await pictures(page, 3)
+
+
+async def pictures(page: FrontEnd, count: int) -> list[torch.Tensor]:
+    """So many pictures of the canvas or more, as they are drawn: (3, h, w) uint8 each."""
+    urls: list[str] = []
+
+    async def are_enough() -> bool:
+        urls.extend(await page.page.evaluate(SEEN))
+        return len(urls) >= count
+
+    await eventually(are_enough)
+    return [decode(url) for url in urls]
+
+
+def decode(url: str) -> torch.Tensor:
+    png = base64.b64decode(url.partition(",")[2])
+    rgb = np.array(Image.open(io.BytesIO(png)).convert("RGB"))
+    return torch.from_numpy(rgb).permute(2, 0, 1)
+
+
+def greenness(rgb: torch.Tensor) -> float:
+    """How much more green a picture has than red and blue, of 255."""
+    red, green, blue = rgb.float().mean((1, 2)).tolist()
+    return green - max(red, blue)
+
+
+async def look(page: FrontEnd) -> dict[str, str]:
+    return await page.page.evaluate(LIVE)
+
+
+async def stop(page: FrontEnd, server: ComfyServer) -> None:
+    await page.page.evaluate(PRESS, "Stop")
+    await eventually(lambda: is_idle(server))
+
+
+async def test_numbers_come_out_in_order_and_a_prompt_shows_from_the_frame_that_is_told(
+    page: FrontEnd, server: ComfyServer
+) -> None:
+    await begin(page, PATTERN, prompt="ink", rate=FASTER, fit="stretch")
+    before = await pictures(page, ENOUGH)
+    await page.page.evaluate(TYPE, "nightvision")
+
+    async def first_of_the_change() -> int | None:
+        message = (await look(page))["message"]
+        return int(message.split()[2]) if message.startswith("from frame") else None
+
+    first = await eventually(first_of_the_change)
+    after = await pictures(page, ENOUGH)
+    numbered = [(read_counter(rgb), rgb) for rgb in (*before, *after)]
+    read = [(number, rgb) for number, rgb in numbered if number is not None]
+    assert len(read) > 0.9 * len(numbered)
+    assert all(one < next_one for (one, _), (next_one, _) in pairwise(read))
+    (stream,) = streams(server)
+    assert stream["dropped_total"] > 0
+    old = [greenness(rgb) for number, rgb in read if number < first]
+    new = [greenness(rgb) for number, rgb in read if number >= first]
+    assert len(old) >= ENOUGH / 2
+    assert len(new) >= ENOUGH / 2
+    assert max(old) < 10 < 20 < min(new)
+    await stop(page, server)
+    assert (await look(page))["state"] == "the stream has ended"
+
+
+async def test_a_camera_is_seen_translated_and_released(
+    page: FrontEnd, server: ComfyServer
+) -> None:
+    await begin(page, WEBCAM, prompt="nightvision")
+    assert await page.page.evaluate(FILMING) == 1
+    shown = await pictures(page, ENOUGH // 2)
+    assert min(map(greenness, shown)) > 20
+    changes = [(a.float() - b.float()).abs().mean() for a, b in pairwise(shown)]
+    assert sum(change > 0.5 for change in changes) > len(changes) / 2
+    (stream,) = streams(server)
+    assert stream["frames_in"] >= len(shown)
+
+    async def has_figures() -> bool:
+        return "ms" in (await look(page))["state"]
+
+    await eventually(has_figures)
+    if FOLDER:
+        await page.page.evaluate(TYPE, "neon")
+        await pictures(page, 2 * ENOUGH)
+        await page.screenshot(Path(FOLDER) / "live.png")
+    await stop(page, server)
+    assert await page.page.evaluate(FILMING) == 0
+
+
+async def test_a_page_that_is_loaded_anew_finds_its_stream(
+    page: FrontEnd, server: ComfyServer
+) -> None:
+    await begin(page, WEBCAM)
+    await page.page.reload()
+    await page.open(server.url)
+    await page.page.evaluate(RECORD)
+    await pictures(page, 5)
+    await stop(page, server)
+
+
+@pytest.mark.parametrize("name", ["Live2DiffLive", "Live2DiffBrowserCamera"])
+async def test_the_camera_is_released_when_a_node_is_removed(
+    page: FrontEnd, server: ComfyServer, name: str
+) -> None:
+    await begin(page, WEBCAM)
+    await page.page.evaluate(REMOVE, name)
+
+    async def is_released() -> bool:
+        return await page.page.evaluate(FILMING) == 0
+
+    await eventually(is_released)
+    if name == "Live2DiffBrowserCamera":
+        assert len(streams(server)) == 1
+        await stop(page, server)
+
+
+async def test_rounds_leave_no_threads_and_no_memory(page: FrontEnd, server: ComfyServer) -> None:
+    process = psutil.Process(server.process.pid)
+    threads, resident = [], []
+    for _ in range(ROUNDS):
+        await begin(page, WEBCAM)
+        await pictures(page, ENOUGH // 2)
+        await stop(page, server)
+        threads.append(process.num_threads())
+        resident.append(process.memory_info().rss)
+    assert max(threads[1:]) <= threads[0] + SLACK
+    assert resident[-1] < (1 + GROWTH) * resident[1]

@@ -1,0 +1,136 @@
+// The panel of the Live node: the picture, how the stream does, and its buttons.
+
+import { fill, words } from "../words.js";
+import { addPanel, button, chain, copy, element, watch } from "./dom.js";
+import { news, watchWidgets } from "./widgets.js";
+
+const HEIGHT = 380;
+const TOGGLES = ["pause", "freeze", "passthrough", "panic"];
+
+export class OutputPanel {
+  kind = "output";
+  #node;
+  #live = null;
+  #canvas = element("canvas", { width: 16, height: 9 });
+  #own = element("video", { muted: true, playsInline: true });
+  #showsOwn = true;
+  #state = element("p", { className: "live2diff-state", title: words.latencyTip });
+  #message = element("p", { className: "live2diff-message", role: "status" });
+  #trouble = element("p", { className: "live2diff-trouble", role: "alert", hidden: true });
+  #shownTrouble = null;
+  #buttons;
+
+  constructor(node, streams) {
+    this.#node = node;
+    this.#buttons = this.#makeButtons();
+    watchWidgets(node, {
+      onLive: (name) => this.#steer([name]),
+      onOther: (label) => this.#live?.say(fill(words.nextRun, label)),
+      onQueued: (name) => this.#live && news(node, this.#live.values, [name]),
+    });
+    this.#add();
+    chain(node, "onRemoved", () => streams.settleSoon());
+    streams.settleSoon();
+    this.render();
+  }
+
+  join(live) {
+    this.#live = live;
+    this.#steer();
+    this.render();
+  }
+
+  leave(live) {
+    if (this.#live !== live) return;
+    this.#live = null;
+    this.#own.srcObject = null;
+    this.render(live.status);
+  }
+
+  draw(frame, drawOn) {
+    drawOn(this.#canvas, frame);
+  }
+
+  /** Show how the stream does; without one, what was last said of it. */
+  render(status = this.#live?.status) {
+    this.#state.textContent = status ? describe(status) : words.idle;
+    if (status) this.#message.textContent = status.message;
+    this.#showTrouble(this.#live ? status.trouble : null);
+    for (const [name, made] of Object.entries(this.#buttons)) {
+      made.disabled = !this.#live && name !== "fullScreen";
+      if (TOGGLES.includes(name)) press(made, this.#live?.toggles.has(name));
+    }
+    this.#showOwn(this.#live?.camera);
+  }
+
+  #add() {
+    const { panic, ...others } = this.#buttons;
+    const picture = element("div", { className: "live2diff-picture" }, this.#canvas, this.#own);
+    const texts = element("div", {}, this.#state, this.#message, this.#trouble);
+    const row = element("div", { className: "live2diff-buttons" }, ...Object.values(others), panic);
+    addPanel(this.#node, "live", element("div", {}, picture, texts, row), HEIGHT);
+  }
+
+  #makeButtons() {
+    const toggle = (name) => () => this.#live.toggle(name);
+    const acts = {
+      stop: () => this.#live.stop(),
+      ...Object.fromEntries(TOGGLES.map((name) => [name, toggle(name)])),
+      obsLink: () => this.#giveLink(),
+      fullScreen: () => this.#canvas.requestFullscreen(),
+      ownPicture: () => {
+        this.#showsOwn = !this.#showsOwn;
+        this.render();
+      },
+    };
+    const make = ([name, act]) => [name, button(words[name], words[`${name}Tip`], act)];
+    const buttons = Object.fromEntries(Object.entries(acts).map(make));
+    buttons.panic.classList.add("live2diff-panic");
+    return buttons;
+  }
+
+  #showOwn(camera) {
+    const { ownPicture } = this.#buttons;
+    ownPicture.disabled = !camera?.media;
+    press(ownPicture, this.#showsOwn && !ownPicture.disabled);
+    this.#own.hidden = !camera?.media || !this.#showsOwn;
+    watch(this.#own, camera);
+  }
+
+  /** A button that is replaced while it is pressed would hear no click. */
+  #showTrouble(trouble) {
+    if (trouble === this.#shownTrouble) return;
+    this.#shownTrouble = trouble;
+    this.#trouble.hidden = !trouble;
+    this.#trouble.replaceChildren(trouble?.text ?? "");
+    if (trouble?.act) this.#trouble.append(" ", button(trouble.label, "", trouble.act));
+  }
+
+  async #giveLink() {
+    const live = this.#live;
+    const isCopied = await copy(live.viewAddress);
+    live.say(isCopied ? `${live.viewAddress} (${words.copied})` : live.viewAddress);
+  }
+
+  /** Tell the stream what the widgets, or some of them, say that it does not know yet. */
+  #steer(names) {
+    if (!this.#live) return;
+    const changes = news(this.#node, this.#live.values, names);
+    if (Object.keys(changes).length) this.#live.steer(changes);
+  }
+}
+
+function press(made, isOn) {
+  made.setAttribute("aria-pressed", String(Boolean(isOn)));
+}
+
+function describe({ state, figures }) {
+  if (!figures) return state;
+  const { fps_in, fps_out, latency, dropped_total, repeated } = figures;
+  const parts = [state, fill(words.rates, fps_in.toFixed(1), fps_out.toFixed(1))];
+  const [p50, p95] = [latency?.p50, latency?.p95].map((time) => time?.toFixed(0));
+  if (latency) parts.push(fill(words.latency, `${p50}/${p95}`));
+  parts.push(fill(words.dropped, dropped_total));
+  if (repeated) parts.push(fill(words.saved, repeated));
+  return parts.join(" · ");
+}
