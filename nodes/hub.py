@@ -7,6 +7,7 @@ import hmac
 import logging
 import os
 import secrets
+import tempfile
 from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
@@ -112,7 +113,7 @@ def stream_key(client: str | None, node: str | None) -> str:
 
 def derived(*words: str) -> str:
     """Letters that nobody can guess who does not know this server's secret."""
-    message = "\0".join(words).encode()
+    message = "\0".join(words).encode(errors="surrogatepass")
     digest = hmac.digest(_secret(), message, hashlib.sha256)
     return base64.urlsafe_b64encode(digest[:NAME_BYTES]).decode()
 
@@ -131,11 +132,13 @@ def _secret() -> bytes:
 
 
 def _kept(path: Path) -> bytes:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_bytes()
+    """What a file holds, which is made where there is none, or none that is whole."""
+    kept = path.read_bytes() if path.exists() else b""
+    if len(kept) == SECRET_BYTES:
+        return kept
+    new = secrets.token_bytes(SECRET_BYTES)
+    descriptor, name = tempfile.mkstemp(dir=path.parent)  # readable by its owner alone
     with os.fdopen(descriptor, "wb") as file:
-        new = secrets.token_bytes(SECRET_BYTES)
         file.write(new)
+    Path(name).replace(path)
     return new

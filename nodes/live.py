@@ -84,11 +84,11 @@ class Live2DiffLive(StreamNode):
         from .live_stream import Place, live_run
 
         settings = {**DEFAULTS, **settings}
-        place = Place(host.client_id(), unique_id, settings["view_name"])
+        place = Place(host.client_id(), unique_id, settings["view_name"].strip())
         with live_run(place, model, clip, source, record, settings) as run:
             run.wait()
         last = host.nothing_yet() if run.last_frame is None else run.last_frame
-        if run.path is None:
+        if run.path is None or not run.path.exists():
             return {"result": (last,)}
         return {
             "ui": {"images": [host.output_place(run.path)], "animated": (True,)},

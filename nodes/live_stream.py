@@ -96,6 +96,7 @@ def live_run(
 
     Raises ConfigError, PromptError, FrameSizeError, MemoryBudgetError, SinkError.
     """
+    hub.policy()  # without one nobody could see the stream
     with ExitStack() as undo:
         setup = live_setup(hosted, clip, source, settings)
         path = None
@@ -122,7 +123,8 @@ def live_setup(
 ) -> Setup:
     """What a stream is made of. Raises ConfigError, WeightsError."""
     config = live_config(settings, hosted)
-    model = reading_model(hosted, clip, settings, lambda: host.load(hosted.patchers, 0))
+    with hosted.loaded(config, CACHES):  # a LoRA is merged where the weights are
+        model = reading_model(hosted, clip, settings, lambda: host.load(hosted.patchers, 0))
 
     def open_session() -> Session:
         with hosted.loaded(config, CACHES):

@@ -3,9 +3,11 @@ templates.
 """
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..live2diff_core.errors import ConfigError
 from ..live2diff_core.live.paths import ROUTES
 from . import hub
 from .registry import SESSIONS, session_limit
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from ..live2diff_core.stream.registry import OpenSession
     from .sessions import DirectedSession
 
+
+logger = logging.getLogger(__name__)
 
 PACK = Path(__file__).parent.parent
 
@@ -30,13 +34,21 @@ def _add_live(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
     from aiohttp import web
 
     if not hub.is_local():
-        hub.policy()  # says in the console what the token is
+        _tell_token()
     for name, (method, path) in ROUTES.items():
 
         @routes.route(method, path)
         async def live(request: web.Request, name: str = name) -> web.StreamResponse:
             server = await asyncio.to_thread(hub.server)
             return await server.handlers[name](request)
+
+
+def _tell_token() -> None:
+    """Say in the console what the token is; what is wrong with it costs the other nodes nothing."""
+    try:
+        hub.policy()
+    except ConfigError as error:
+        logger.error("live streams are off: %s", error)
 
 
 def _add_templates(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
@@ -64,7 +76,9 @@ def _add_sessions(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
 
     @routes.post("/live2diff/sessions/close")
     async def close(request: web.Request) -> web.Response:
-        (await asyncio.to_thread(hub.policy)).check_origin(request)
+        policy = await asyncio.to_thread(hub.policy)
+        policy.check_host(request)
+        policy.check_origin(request)
         return web.json_response({"closed": await asyncio.to_thread(SESSIONS.close_all)})
 
 

@@ -10,6 +10,7 @@ from . import host
 from .sources import LiveSource
 
 if TYPE_CHECKING:
+    from ..live2diff_core.live.addresses import AddressRule
     from ..live2diff_core.live.source import Source
 
 NO_FOLDER = "none"
@@ -66,9 +67,12 @@ class Live2DiffVideoSource:
         }
 
     @classmethod
-    def IS_CHANGED(cls, url: str = "", **_: object) -> object:
-        """The settings decide about addresses."""
-        return bool(url.strip()) and (host.setting(REMOTE, False), host.setting(PRIVATE, False))
+    def IS_CHANGED(cls, url: str | None = "", **_: object) -> object:
+        """The settings decide about addresses; one that is linked is None here."""
+        return (url is None or bool(url.strip())) and (
+            host.setting(REMOTE, False),
+            host.setting(PRIVATE, False),
+        )
 
     def give(
         self,
@@ -87,18 +91,23 @@ class Live2DiffVideoSource:
                 f"got {sum(chosen)}"
             )
         if url.strip():
-            name, opened = "the network", _network(url.strip())
-        elif video is not None:
-            name, opened = "the video", _video(video)
-        else:
-            name, opened = f"folder {folder}", _folder(folder)
-        return (LiveSource(name, partial(_play, opened, loop)),)
+            return (LiveSource("the network", partial(_play, _network(url.strip()), loop)),)
+        if video is not None:
+            return (LiveSource("the video", partial(_rehearse, _video(video), loop)),)
+        return (LiveSource(f"folder {folder}", partial(_rehearse, _folder(folder), loop)),)
 
 
 def _play(open_source: "Callable[[], Source]", loop: bool) -> "Source":
-    from ..live2diff_core.live.folder import Loop, Paced
+    from ..live2diff_core.live.folder import Loop
 
-    return Paced(Loop(open_source) if loop else open_source())
+    return Loop(open_source) if loop else open_source()
+
+
+def _rehearse(open_source: "Callable[[], Source]", loop: bool) -> "Source":
+    """Play in real time."""
+    from ..live2diff_core.live.folder import Paced
+
+    return Paced(_play(open_source, loop))
 
 
 def _checked(open_source: "Callable[[], Source]") -> "Callable[[], Source]":
@@ -133,7 +142,6 @@ def _folder(name: str) -> "Callable[[], Source]":
 
 def _network(url: str) -> "Callable[[], Source]":
     from ..live2diff_core.live.addresses import AddressRule
-    from ..live2diff_core.live.network import NetworkVideo
 
     rule = AddressRule(host.setting(REMOTE, False), host.setting(PRIVATE, False))
     if not (rule.allow_remote or rule.allow_private):
@@ -141,4 +149,13 @@ def _network(url: str) -> "Callable[[], Source]":
             "video from the network is switched off: Settings > Live2Diff > Sources allows remote "
             "addresses, or private ones"
         )
-    return partial(NetworkVideo, url, rule)
+    return partial(_open_network, url, rule)
+
+
+def _open_network(url: str, rule: "AddressRule") -> "Source":
+    """A file of the network in real time; a camera, which has no length, keeps its own time."""
+    from ..live2diff_core.live.folder import Paced
+    from ..live2diff_core.live.network import NetworkVideo
+
+    video = NetworkVideo(url, rule)
+    return video if video.info.frames is None else Paced(video)

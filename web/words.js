@@ -23,6 +23,8 @@ export const words = {
   fullScreenTip: "Shows the picture on the whole screen.",
   ownPicture: "Camera",
   ownPictureTip: "Shows what goes in, in the corner.",
+  settings: "More settings",
+  settingsTip: "Shows what is rarely needed.",
   idle: "press Run to start",
   stopping: "stopping",
   ended: "the stream has ended",

@@ -1,6 +1,6 @@
 """Changes to a live stream while it runs: read, checked, made, and what is answered."""
 
-import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
@@ -70,8 +70,10 @@ def _flag(value: object) -> bool:
 
 def read_number(value: object) -> float:
     """A number of JSON. Raises ConfigError."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"expected a number, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"expected a number, got {value!r:.40}")
+    if not abs(value) <= sys.float_info.max:  # JSON has whole numbers of any length
+        raise ConfigError("expected a finite number")
     return float(value)
 
 
@@ -182,7 +184,8 @@ class Controls:
 
 
 def _unknown(name: str) -> str:
-    return f"a stream has no {name!r}; it has {', '.join(READERS)}"
+    known = ["lora_strength" if known == "model" else known for known in READERS]  # `ServedStream`
+    return f"a stream has no {name!r:.40}; it has {', '.join(known)}"
 
 
 def _read(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import ConfigError
-from ..frames import to_unit_range
+from ..frames import to_bytes, to_unit_range
 
 SAMPLED = 128, 96  # about so many pixels of a picture are looked at, across and down
 CELLS = 16, 12
@@ -160,7 +160,7 @@ class _Look:
 
 
 def _look(rgb: Tensor) -> _Look:
-    sampled = _sampled(rgb)
+    sampled = to_bytes(_sampled(rgb))
     red, green, blue = sampled.int() // (256 // BINS)
     counts = torch.bincount(((red * BINS + green) * BINS + blue).flatten(), minlength=BINS**3)
     return _Look(_cells(sampled), counts / counts.sum())

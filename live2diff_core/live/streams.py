@@ -1,5 +1,6 @@
 """Running streams by unguessable id: who may see them, who may feed and steer them, how many."""
 
+import math
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -45,7 +46,7 @@ class Limits:
     def __post_init__(self) -> None:
         for limit in fields(self):
             value = getattr(self, limit.name)
-            if not value >= 0 or (value == 0 and limit.name != "linger_seconds"):
+            if not 0 <= value < math.inf or (value == 0 and limit.name != "linger_seconds"):
                 raise ConfigError(f"{limit.name} must be above 0, got {value}")
 
     @classmethod
@@ -292,7 +293,8 @@ class Streams:
     def _add(self, stream: LiveStream, key: str, owned: bool) -> str:
         with self._lock:
             if stream.id in self._places:
-                raise ConfigError(f"a stream has this id already: {stream.name}; remove it first")
+                holder = self._places[stream.id].stream.name
+                raise ConfigError(f"a stream has this id already: {holder}; remove it first")
             if self._closed:
                 raise ProtocolError("limit", "the server is closing")
             self._places[stream.id] = _Place(stream, key, owned)

@@ -14,6 +14,7 @@ from live2diff_core.live.protocol import (
     HEADER,
     KINDS,
     LAST_INDEX,
+    ROLES,
     Configure,
     Control,
     End,
@@ -118,6 +119,19 @@ def test_the_messages_of_a_client_are_read() -> None:
     assert read_text(json.dumps(feeding)) == Hello("source", window=16)
 
 
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("asked", [None, True, False])
+def test_frames_are_for_who_asks_and_by_default_for_all_but_controllers(
+    role: str, asked: bool | None
+) -> None:
+    message = {"type": "hello", "version": 1, "role": role, "frames": asked}
+    hello = read_text(json.dumps(message))
+    assert hello == Hello(role, frames=asked)
+    assert hello.wants_frames is (role != "controller" if asked is None else asked)
+    del message["frames"]
+    assert read_text(json.dumps(message)) == Hello(role)
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
@@ -142,6 +156,9 @@ def test_the_messages_of_a_client_are_read() -> None:
         ('{"type": "hello", "version": 1, "role": "source", "window": 0}', "bad_message"),
         ('{"type": "hello", "version": 1, "role": "source", "window": 17}', "bad_message"),
         ('{"type": "hello", "version": 1, "role": "source", "window": true}', "bad_message"),
+        ('{"type": "hello", "version": 1, "role": "viewer", "frames": 1}', "bad_message"),
+        ('{"type": "hello", "version": 1, "role": "viewer", "frames": "yes"}', "bad_message"),
+        ('{"type": "hello", "version": 1, "role": "viewer", "frames": []}', "bad_message"),
         ('{"type": "configure"}', "bad_message"),
         ('{"type": "configure", "settings": {"a": []}}', "bad_message"),
         ('{"type": "control", "changes": 1}', "bad_message"),

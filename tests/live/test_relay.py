@@ -54,6 +54,19 @@ def test_the_newest_frame_is_given_with_its_place() -> None:
     assert torch.equal(decode_picture(header, payload), torch.full((3, 4, 6), 9).byte())
 
 
+def test_the_newest_frame_is_looked_at_without_a_trace(encodings: list[int]) -> None:
+    relay = Relay()
+    assert relay.frame is None
+    for index in range(3):
+        relay.write(frame(index))
+        assert relay.frame is not None
+        assert relay.frame.index == index
+    relay.close()
+    assert relay.frame.index == 2
+    assert relay.missed == 2  # nobody took them
+    assert encodings == []
+
+
 def test_nothing_is_encoded_without_a_reader(encodings: list[int]) -> None:
     relay = Relay()
     for index in range(5):

@@ -59,6 +59,61 @@ def test_a_limit_is_above_zero(name: str) -> None:
             Limits(**{name: 0})
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", [f.name for f in fields(Limits) if isinstance(f.default, float)])
+def test_a_limit_is_a_number(name: str, value: float) -> None:
+    """Clients are told of some of them in JSON, which has no others."""
+    with pytest.raises(ConfigError, match=name):
+        Limits(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        ("", {}),
+        (" , ,", {}),
+        ("clients=16", {"clients": 16}),
+        (" clients = 16 , message_bytes=4000000,", {"clients": 16, "message_bytes": 4_000_000}),
+        (
+            "linger_seconds=0, statistics_seconds=.25",
+            {"linger_seconds": 0, "statistics_seconds": 0.25},
+        ),
+        ("requests_per_second=5", {"requests_per_second": 5.0}),
+    ],
+)
+def test_limits_are_read_by_name_and_the_others_stay(text: str, given: dict[str, float]) -> None:
+    read = Limits.read(text)
+    assert read == Limits(**given)
+    for limit in fields(Limits):
+        assert type(getattr(read, limit.name)) is type(limit.default)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (
+            "clients",
+            "expected limits such as clients=16, got 'clients'; there are streams, clients",
+        ),
+        ("clients=", "got 'clients='"),
+        ("=8", "got '=8'"),
+        ("client=8", "got 'client=8'.*requests_per_second"),
+        ("clients=8;sockets=2", "got 'clients=8;sockets=2'"),
+        ("clients=eight", "got 'clients=eight'"),
+        ("clients=8.5", "got 'clients=8.5'"),
+        ("clients=nan", "got 'clients=nan'"),
+        ("clients=8, __init__=1", "got '__init__=1'"),
+        ("clients=0", "clients must be above 0, got 0"),
+        ("message_bytes=-1", "message_bytes must be above 0, got -1"),
+        ("hello_seconds=nan", "hello_seconds must be above 0, got nan"),
+        ("messages_per_second=inf", "messages_per_second"),
+    ],
+)
+def test_what_is_no_limit_is_told(text: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        Limits.read(text)
+
+
 def test_ids_cannot_be_guessed() -> None:
     ids = {new_id() for _ in range(1000)}
     assert len(ids) == 1000

@@ -124,3 +124,69 @@ def test_a_lora_changes_the_unet_of_a_model_without_words():
 def test_a_lora_of_the_text_encoder_is_refused_by_a_model_without():
     with pytest.raises(ConfigError, match="LoRA mine changes the text encoder and tiny has none"):
         wordless().with_adapters([use(0.5)])
+
+
+# ---- the strength of a LoRA
+
+
+def unet_use(name: str, end: str, strength: float) -> AdapterUse:
+    """A LoRA of the UNet alone."""
+    adapter = Adapter(name, changes(tiny_model().unet.spatial, end), {})
+    return AdapterUse(adapter, strength, strength)
+
+
+def weights_of(model: TranslationModel) -> dict[str, torch.Tensor]:
+    return {**model.unet.state_dict(), **model.text.model.state_dict()}
+
+
+def is_same(ours: TranslationModel, theirs: TranslationModel) -> bool:
+    first, second = weights_of(ours), weights_of(theirs)
+    return all(torch.equal(first[key], second[key]) for key in first | second)
+
+
+def test_strength_0_is_the_origin_to_the_bit():
+    model = tiny_model().with_adapters([use(0.7)])
+    assert not is_same(model, tiny_model())
+    off = model.with_strength(0)
+    assert is_same(off, tiny_model())
+    assert off.is_variant_of(tiny_model())
+    frames = make_frames(9)
+    ours = list(translate(Session(off, stream_config(), "ink"), frames))
+    assert same(ours, reference(9, stream_config()))
+
+
+def test_another_strength_is_that_from_the_start_whatever_came_between():
+    lora = use(0.5).adapter
+    began = tiny_model().with_adapters([AdapterUse(lora, 2.0, 2.0)])
+    strayed = tiny_model().with_adapters([AdapterUse(lora, 1.0, 0.5)])
+    for strength in (-3.0, 0.0, 5.0):
+        strayed = strayed.with_strength(strength)
+    assert is_same(strayed.with_strength(2.0), began)
+    assert strayed.adapters == (AdapterUse(lora, 5.0, 5.0),)
+
+
+def test_the_strength_is_that_of_the_last_lora():
+    first, last = unet_use("first", "to_q.weight", 0.5), unet_use("last", "to_k.weight", 1.0)
+    model = tiny_model().with_adapters([first, last]).with_strength(-1)
+    assert model.adapters == (first, AdapterUse(last.adapter, -1, -1))
+    assert is_same(model.with_strength(0), tiny_model().with_adapters([first]))
+
+
+def test_a_strength_leaves_the_model_as_it_was():
+    model = tiny_model().with_adapters([use(1.0)])
+    before = {key: tensor.clone() for key, tensor in weights_of(model).items()}
+    other = model.with_strength(0.25)
+    assert all(torch.equal(before[key], tensor) for key, tensor in weights_of(model).items())
+    assert not is_same(other, model)
+
+
+@pytest.mark.parametrize("strength", [5.1, -5.1, float("nan"), float("inf")])
+def test_a_strength_beyond_5_is_refused(strength):
+    with pytest.raises(ConfigError, match="expected -5 to 5"):
+        tiny_model().with_adapters([use(1.0)]).with_strength(strength)
+
+
+def test_a_model_without_loras_has_no_strength():
+    for model in (tiny_model(), tiny_model().with_adapters([use(1.0)]).with_adapters([])):
+        with pytest.raises(ConfigError, match="tiny has no LoRA"):
+            model.with_strength(0.5)

@@ -244,6 +244,13 @@ def names(paths):
 
 def test_the_workflows_are_there():
     assert names(UI) == [
+        "live2diff-live-screen",
+        "live2diff-live-screen-share",
+        "live2diff-live-server-camera",
+        "live2diff-live-socket",
+        "live2diff-live-test-pattern",
+        "live2diff-live-video",
+        "live2diff-live-webcam",
         "live2diff-per-frame-sampler",
         "live2diff-prompt-travel",
         "live2diff-quickstart",

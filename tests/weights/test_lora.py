@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from live2diff_core.errors import WeightsKindError
 from live2diff_core.models.adapters import Adapter, variant
-from live2diff_core.weights.lora import load_lora
+from live2diff_core.weights.lora import load_lora, load_unet_lora
+from live2diff_core.weights.text import empty_clip
 from tests import loras
 from tests.loras import (
     PARTS,
@@ -280,3 +282,40 @@ def test_a_layers_own_alpha_comes_before_the_settings(tmp_path):
     metadata = {"lora_adapter_metadata": json.dumps({"unet.r": 2, "unet.lora_alpha": 9})}
     state = loras.peft_wrapped(factors)
     check_deltas(load(written(tmp_path, state, metadata)), factors)
+
+
+# ---- the UNet's part
+
+
+FC1 = "encoder.layers.3.mlp.fc1"
+CLIP = {FC1: layer_shapes(empty_clip())[FC1]}
+
+
+def test_the_part_for_the_text_is_left_out_with_a_warning(tmp_path, caplog):
+    factors = loras.make_factors({"unet": PARTS["unet"], "text": CLIP})
+    path = written(tmp_path, loras.kohya(factors))
+    adapter = load_unet_lora(path, UNET)
+    check_deltas(adapter, {"unet": factors["unet"]})
+    assert adapter.name == "ink"
+    assert caplog.text.count("put Load LoRA before the text encoder") == 1
+    assert str(path) in caplog.text
+
+
+def test_a_lora_for_the_unet_alone_is_loaded_without_a_word(tmp_path, caplog):
+    factors = loras.make_factors({"unet": PARTS["unet"]})
+    check_deltas(load_unet_lora(written(tmp_path, loras.kohya(factors)), UNET), factors)
+    assert caplog.text == ""
+
+
+def test_a_lora_for_the_text_alone_changes_nothing_and_says_so(tmp_path, caplog):
+    factors = loras.make_factors({"text": CLIP})
+    adapter = load_unet_lora(written(tmp_path, loras.kohya(factors)), UNET)
+    assert (adapter.unet, adapter.text) == ({}, {})
+    assert "left out" in caplog.text
+
+
+@pytest.mark.parametrize("part", [{"unet": {"conv_in": (9, 4, 3, 3)}}, {"text": PARTS["text"]}])
+def test_a_lora_of_another_base_is_refused_by_either_part(tmp_path, part):
+    path = written(tmp_path, loras.kohya(loras.make_factors(part)))
+    with pytest.raises(WeightsKindError, match="trained for the same base"):
+        load_unet_lora(path, UNET)

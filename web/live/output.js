@@ -2,10 +2,11 @@
 
 import { fill, words } from "../words.js";
 import { addPanel, button, chain, copy, element, watch } from "./dom.js";
-import { news, watchWidgets } from "./widgets.js";
+import { fold, news, rareWidgets, watchWidgets } from "./widgets.js";
 
 const HEIGHT = 380;
 const TOGGLES = ["pause", "freeze", "passthrough", "panic"];
+const ALWAYS = new Set(["fullScreen", "settings"]); // also while no stream runs
 
 export class OutputPanel {
   kind = "output";
@@ -14,6 +15,8 @@ export class OutputPanel {
   #canvas = element("canvas", { width: 16, height: 9 });
   #own = element("video", { muted: true, playsInline: true });
   #showsOwn = true;
+  #rare;
+  #isFolded = true;
   #state = element("p", { className: "live2diff-state", title: words.latencyTip });
   #message = element("p", { className: "live2diff-message", role: "status" });
   #trouble = element("p", { className: "live2diff-trouble", role: "alert", hidden: true });
@@ -22,12 +25,14 @@ export class OutputPanel {
 
   constructor(node, streams) {
     this.#node = node;
+    this.#rare = rareWidgets(node);
     this.#buttons = this.#makeButtons();
     watchWidgets(node, {
       onLive: (name) => this.#steer([name]),
       onOther: (label) => this.#live?.say(fill(words.nextRun, label)),
       onQueued: (name) => this.#live && news(node, this.#live.values, [name]),
     });
+    if (this.#rare) fold(node, this.#rare, true);
     this.#add();
     chain(node, "onRemoved", () => streams.settleSoon());
     streams.settleSoon();
@@ -57,9 +62,10 @@ export class OutputPanel {
     if (status) this.#message.textContent = status.message;
     this.#showTrouble(this.#live ? status.trouble : null);
     for (const [name, made] of Object.entries(this.#buttons)) {
-      made.disabled = !this.#live && name !== "fullScreen";
+      made.disabled = !this.#live && !ALWAYS.has(name);
       if (TOGGLES.includes(name)) press(made, this.#live?.toggles.has(name));
     }
+    press(this.#buttons.settings, !this.#isFolded);
     this.#showOwn(this.#live?.camera);
   }
 
@@ -82,10 +88,16 @@ export class OutputPanel {
         this.#showsOwn = !this.#showsOwn;
         this.render();
       },
+      settings: () => {
+        this.#isFolded = !this.#isFolded;
+        fold(this.#node, this.#rare, this.#isFolded);
+        this.render();
+      },
     };
     const make = ([name, act]) => [name, button(words[name], words[`${name}Tip`], act)];
     const buttons = Object.fromEntries(Object.entries(acts).map(make));
     buttons.panic.classList.add("live2diff-panic");
+    buttons.settings.hidden = !this.#rare;
     return buttons;
   }
 

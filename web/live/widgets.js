@@ -14,6 +14,7 @@ const LIVE = {
   max_rate: (value) => ({ rate: value || null }),
   lora_strength: (value) => ({ lora_strength: value }),
 };
+const GAP = 4; // pixels that litegraph leaves below a widget
 const TYPED = new Set(["prompt", "negative"]);
 
 /**
@@ -44,6 +45,26 @@ export function news(node, values, names = Object.keys(LIVE)) {
     values.set(name, value);
   }
   return changes;
+}
+
+/**
+ * The widgets that are rarely needed, where the front-end does not hide them by itself: null where it
+ * does. They take no room while they are folded.
+ */
+export function rareWidgets(node) {
+  if (node.widgets.some(({ advanced }) => advanced)) return null;
+  return node.widgets.filter(({ options }) => options?.advanced);
+}
+
+export function fold(node, widgets, isFolded) {
+  for (const widget of widgets) {
+    widget.hidden = isFolded;
+    if (isFolded) widget.computeSize = () => [0, -GAP];
+    else delete widget.computeSize;
+  }
+  const [width, height] = node.size;
+  node.setSize([width, isFolded ? height : Math.max(height, node.computeSize()[1])]);
+  node.setDirtyCanvas(true, true);
 }
 
 /** Whether a widget is overruled by a link. */

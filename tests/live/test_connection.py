@@ -1,0 +1,68 @@
+"""Who gets frames: every role may ask for them, or do without."""
+
+import pytest
+
+from tests.live.wire import Site
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(
+    ("role", "frames", "gets"),
+    [
+        ("viewer", None, True),
+        ("viewer", True, True),
+        ("viewer", False, False),
+        ("source", None, True),
+        ("source", True, True),
+        ("source", False, False),
+        ("controller", None, False),
+        ("controller", True, True),
+        ("controller", False, False),
+    ],
+)
+async def test_frames_go_to_who_wants_them(
+    here: Site, role: str, frames: bool | None, gets: bool
+) -> None:
+    stream, key = here.stream()
+    asked = {} if frames is None else {"frames": frames}
+    async with here.talk() as talk:
+        await talk.hello(role, stream=stream.id, key=key, **asked)
+        await talk.hear("statistics")
+        assert stream.relay.readers == int(gets)
+        stream.show(4)
+        if gets:
+            assert (await talk.picture())[0].index == 4
+        here.hub.publish(stream.id, "reset", "heard in any case")
+        assert (await talk.hear("event"))["event"] == "reset"
+
+
+async def test_a_controller_that_watches_still_steers_and_brings_nothing(here: Site) -> None:
+    stream, key = here.stream()
+    async with here.talk() as talk:
+        await talk.hello("controller", stream=stream.id, key=key, frames=True)
+        await talk.say("control", changes={"prompt": "ink"}, request=1)
+        assert (await talk.hear("answer"))["frame"] == 7
+        stream.show(2)
+        assert (await talk.picture())[0].index == 2
+        await talk.say("end")
+        assert await talk.refused() == ("not_allowed", None)
+
+
+async def test_without_a_reader_nothing_is_encoded(here: Site) -> None:
+    """So a page that shows its own picture costs the stream none."""
+    stream, key = here.stream()
+    async with here.talk() as talk:
+        await talk.hello("source", stream=stream.id, key=key, frames=False)
+        await talk.hear("credit")
+        for index in range(3):
+            stream.show(index)
+        assert stream.relay.missed == 2
+
+
+async def test_frames_that_are_no_yes_or_no_are_refused(here: Site) -> None:
+    stream, _ = here.stream()
+    async with here.talk() as talk:
+        await talk.say("hello", version=1, role="viewer", stream=stream.id, frames="yes")
+        assert await talk.refused() == ("bad_message", None)
+        await talk.hello("viewer", stream=stream.id, frames=True)  # it may say so again
