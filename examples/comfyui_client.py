@@ -67,9 +67,9 @@ class Client:
             answer.raise_for_status()
             return await answer.json()
 
-    async def post(self, path: str) -> str:
+    async def post(self, path: str, body: dict[str, Any] | None = None) -> str:
         """Ask a route to do something, such as /interrupt; what it says."""
-        async with self._http.post(path, json={}) as answer:
+        async with self._http.post(path, json=body or {}) as answer:
             answer.raise_for_status()
             return await answer.text()
 
@@ -94,8 +94,13 @@ class Client:
             logger.warning("a part of the workflow is left out:\n%s", refusal(reply, workflow))
         return reply["prompt_id"]
 
+    async def cancel(self, prompt_id: str) -> None:
+        """Take a workflow out of the queue, or stop it if it runs."""
+        await self.post("/queue", {"delete": [prompt_id]})
+        await self.post("/interrupt", {"prompt_id": prompt_id})
+
     async def events(self, prompt_id: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """(type, data) of each message about a prompt until it has ended.
+        """(type, data) of each message about a prompt, or about none, until it has ended.
 
         Raises PromptFailed or PromptInterrupted once it has.
         """
@@ -105,7 +110,7 @@ class Client:
                 continue  # a preview
             event = json.loads(message.data)
             kind, data = event["type"], event["data"]
-            if data.get("prompt_id") != prompt_id:
+            if data.get("prompt_id", prompt_id) != prompt_id:
                 continue
             if kind == "execution_error":
                 said = data["exception_message"].strip()

@@ -12,6 +12,8 @@ import io
 import json
 import struct
 import sys
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -25,11 +27,13 @@ import numpy as np
 from PIL import Image
 
 VERSION = 1
+GONE = 404  # HTTP's
 HEADER = struct.Struct("<4sBBHQdHHI")
 MAGIC = b"L2DF"
 KINDS = ("jpeg", "webp", "raw")
 MESSAGE_LIMIT = 64 * 1024 * 1024  # bytes
 TICKS = 90_000  # of a second, in the video that is written
+REMEMBERED = 10_000  # latencies
 
 
 class ServerError(Exception):
@@ -68,22 +72,36 @@ def unpack(message: bytes) -> Frame:
 
 
 class Client:
-    """A source with a stream of its own on a server. Use it once, as an async context."""
+    """A source of a stream on a server. Use it once, as an async context.
 
-    def __init__(self, server: str, token: str | None = None, window: int = 1) -> None:
-        """server: host:port. window: frames on their way; with 1 none is dropped."""
-        self._window = window
+    latencies: seconds from sending a frame to having it back, of the newest frames.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        token: str | None = None,
+        window: int = 1,
+        stream: str | None = None,
+        key: str | None = None,
+    ) -> None:
+        """server: host:port. window: frames on their way; with 1 none is dropped. stream, key: of
+        one that is there already; None for one of its own.
+        """
+        self._window, self.stream, self._key = window, stream, key
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._server, self._headers = f"http://{server}", headers
         self._credit = asyncio.Semaphore(0)
         self._until = 0
+        self._sent: dict[int, float] = {}  # when, by index
+        self.latencies: deque[float] = deque(maxlen=REMEMBERED)
         self.figures: dict[str, Any] = {}
 
     async def __aenter__(self) -> "Client":
         async with AsyncExitStack() as undo:
             session = aiohttp.ClientSession(self._server, headers=self._headers)
-            http = await undo.enter_async_context(session)
-            connect = http.ws_connect("/live2diff/socket", max_msg_size=MESSAGE_LIMIT)
+            self._http = await undo.enter_async_context(session)
+            connect = self._http.ws_connect("/live2diff/socket", max_msg_size=MESSAGE_LIMIT)
             self._socket = await undo.enter_async_context(connect)
             self._connection = undo.pop_all()
         return self
@@ -100,20 +118,23 @@ class Client:
     ) -> None:
         """Send all frames, as fast as the server takes them; translated ones go to `on_frame`.
 
-        on_message: gets what the server says. Raises ServerError.
+        settings: of a stream of its own. on_message: gets what the server says. Raises ServerError.
         """
-        await self._say("hello", version=VERSION, role="source", window=self._window)
-        await self._say("configure", settings=settings)
+        place = {"stream": self.stream, "key": self._key}
+        await self._say("hello", version=VERSION, role="source", window=self._window, **place)
+        if self.stream is None:
+            await self._say("configure", settings=settings)
         sending = asyncio.create_task(self._send(frames))
+        hearing = asyncio.create_task(self._listen(on_frame, on_message))
         try:
-            async for message in self._socket:
-                if message.type is aiohttp.WSMsgType.BINARY:
-                    on_frame(unpack(message.data))
-                else:
-                    on_message(self._hear(json.loads(message.data)))
+            await asyncio.wait({sending, hearing}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done() and not isinstance(sending.exception(), ConnectionError):
+                sending.result()  # raises what is wrong with the frames
+            await hearing
         finally:
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
+            for task in (sending, hearing):
+                task.cancel()
+            await asyncio.gather(sending, hearing, return_exceptions=True)
         if sending.cancelled() or sending.exception():
             raise ServerError("the server closed the connection before the last frame was sent")
 
@@ -121,17 +142,43 @@ class Client:
         """Change parameters; the answer comes as a message."""
         await self._say("control", changes=changes)
 
+    async def stop(self) -> None:
+        """End the stream, if it has not ended."""
+        address, headers = f"/live2diff/streams/{self.stream}", {"X-Live2Diff-Key": self._key or ""}
+        async with self._http.delete(address, headers=headers) as answer:
+            if answer.status != GONE:
+                answer.raise_for_status()
+
     async def _send(self, frames: Iterator[Frame]) -> None:
         while (frame := await asyncio.to_thread(next, frames, None)) is not None:
             await self._credit.acquire()
+            self._sent[frame.index] = time.monotonic()
             await self._socket.send_bytes(pack(frame))
         await self._say("end")
+
+    async def _listen(
+        self, on_frame: Callable[[Frame], None], on_message: Callable[[dict[str, Any]], None]
+    ) -> None:
+        async for message in self._socket:
+            if message.type is aiohttp.WSMsgType.BINARY:
+                on_frame(self._came_back(unpack(message.data)))
+            else:
+                on_message(self._hear(json.loads(message.data)))
+
+    def _came_back(self, frame: Frame) -> Frame:
+        sent = self._sent.get(frame.index)
+        if sent is not None:
+            self.latencies.append(time.monotonic() - sent)
+        self._sent = {index: at for index, at in self._sent.items() if index > frame.index}
+        return frame
 
     def _hear(self, said: dict[str, Any]) -> dict[str, Any]:
         if said["type"] == "error":
             raise ServerError(f"{said['code']}: {said['message']}")
         if said["type"] == "statistics":
             self.figures = said
+        if said["type"] == "stream":
+            self.stream, self._key = said["stream"], said.get("key", self._key)
         if said["type"] == "credit":
             for _ in range(said["until"] - self._until):
                 self._credit.release()

@@ -91,6 +91,38 @@ def sampler(
     }
 
 
+def live(source: dict[str, Any], prompt: str = "ink", **changes: Any) -> Workflow:
+    """A source node through Live, node `live`; changes: of its inputs."""
+    return {
+        "model": node("Live2DiffBundledModel"),
+        "source": source,
+        "live": node(
+            "Live2DiffLive",
+            model=["model", 0],
+            clip=["model", 1],
+            source=["source", 0],
+            prompt=prompt,
+            **stream_settings(**{"steps": 1, **changes}),
+        ),
+    }
+
+
+def pattern(width: int = WIDTH, height: int = HEIGHT, rate: int = 60) -> dict[str, Any]:
+    return node("Live2DiffTestPattern", width=width, height=height, rate=rate)
+
+
+def program() -> dict[str, Any]:
+    return node("Live2DiffSocketSource")
+
+
+def recorded(workflow: Workflow, format: str = "mp4") -> Workflow:
+    """A live workflow with a recording."""
+    record = node("Live2DiffRecord", filename_prefix="live", format=format, quality=18)
+    whole = {**workflow, "record": record}
+    whole["live"]["inputs"]["record"] = ["record", 0]
+    return whole
+
+
 def nothing_of_ours() -> Workflow:
     """A prompt after which ComfyUI keeps none of our nodes' outputs."""
     return {

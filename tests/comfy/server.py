@@ -66,6 +66,12 @@ class ComfyServer:
     def resident_bytes(self) -> int:
         return psutil.Process(self.process.pid).memory_info().rss
 
+    def threads(self) -> int:
+        return psutil.Process(self.process.pid).num_threads()
+
+    def descriptors(self) -> int:
+        return psutil.Process(self.process.pid).num_fds()
+
     def wait_until_up(self) -> None:
         limit = time.monotonic() + START_LIMIT
         while time.monotonic() < limit and self.process.poll() is None:
@@ -75,6 +81,12 @@ class ComfyServer:
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 time.sleep(0.2)
         raise RuntimeError(f"ComfyUI did not start within {START_LIMIT:.0f} s:\n{self.log}")
+
+    def wait_until_idle(self) -> None:
+        limit = time.monotonic() + STOP_LIMIT
+        while self.get_json("/queue") != {"queue_running": [], "queue_pending": []}:
+            assert time.monotonic() < limit, "a prompt goes on and on"
+            time.sleep(0.05)
 
     def stop(self) -> None:
         self.process.terminate()
@@ -102,8 +114,10 @@ def require_dependencies(environment: Environment) -> None:
         raise RuntimeError(f"ComfyUI's Python lacks {names}: run `make test`, or `{command}`")
 
 
-def start_server(base: Path) -> ComfyServer:
-    """Start the ComfyUI that was found and wait until it answers."""
+def start_server(base: Path, listen: str = "127.0.0.1", **variables: str) -> ComfyServer:
+    """Start the ComfyUI that was found, with these environment variables, and wait until it answers
+    on this computer.
+    """
     folder = comfyui_folder()
     assert folder is not None
     python = python_of(folder)
@@ -113,13 +127,13 @@ def start_server(base: Path) -> ComfyServer:
     options = {
         "--base-directory": base,
         "--database-url": f"sqlite:///{base / 'comfyui.db'}",
-        "--listen": "127.0.0.1",
+        "--listen": listen,
         "--port": port,
     }
     words = [str(word) for option in options.items() for word in option]
     flags = ["--cpu", "--disable-auto-launch", "--disable-api-nodes"]
     # An editable install of this repository would hide what the pack lacks by itself.
-    environment = {**os.environ, "PYTHONPATH": "", "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, **variables, "PYTHONPATH": "", "PYTHONUNBUFFERED": "1"}
     with (base / "comfyui.log").open("wb") as log:
         process = subprocess.Popen(
             [str(python), "main.py", *words, *flags],

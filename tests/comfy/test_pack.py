@@ -17,6 +17,14 @@ CLASSES = [
     "Live2DiffPromptTravel",
     "Live2DiffPlan",
     "Live2DiffExampleVideo",
+    "Live2DiffLive",
+    "Live2DiffBrowserCamera",
+    "Live2DiffServerCamera",
+    "Live2DiffVideoSource",
+    "Live2DiffScreen",
+    "Live2DiffTestPattern",
+    "Live2DiffSocketSource",
+    "Live2DiffRecord",
 ]
 LANGUAGES = ["en", "zh", "ja"]
 LONGEST_IMPORT = 5.0  # seconds; a busy computer takes several times what a free one does
@@ -65,7 +73,7 @@ def test_a_node_says_what_it_is(nodes: dict[str, Info], name: str) -> None:
     info = nodes[name]
     assert info["display_name"].startswith("Live2Diff ")
     assert info["description"].endswith(".")
-    assert re.fullmatch(r"Live2Diff/(model|stream|video|conditioning)", info["category"])
+    assert re.fullmatch(r"Live2Diff/(model|stream|video|conditioning|live)", info["category"])
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -18,15 +18,17 @@ from examples.comfyui_client import (
     set_everywhere,
     set_video,
 )
+from tests.comfy import lives
 from tests.comfy.graphs import HEIGHT, WIDTH, node
 from tests.comfy.install import ROOT
+from tests.comfy.lives import playing
 from tests.comfy.pictures import RATE, Clip, decode, difference
 from tests.comfy.server import ComfyServer
 
 pytestmark = pytest.mark.anyio
 
 FILES = sorted(ROOT.glob("workflows/api/*.json"))
-NEEDS_FILES = "Live2DiffApply"
+NEEDS_FILES, RUNS_ON = "Live2DiffApply", "Live2DiffLive"
 TRANSLATED = 8.0  # of 255; encoding alone changes a picture by less than 2
 
 
@@ -34,13 +36,14 @@ def load(path: Path) -> Workflow:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def needs_files(path: Path) -> bool:
-    return any(node["class_type"] == NEEDS_FILES for node in load(path).values())
+def has(path: Path, class_type: str) -> bool:
+    return any(node["class_type"] == class_type for node in load(path).values())
 
 
 SMALL = {"width": WIDTH, "height": HEIGHT, "scale_by": 1}
-BUNDLED = [path for path in FILES if not needs_files(path)]
-OTHERS = [path for path in FILES if needs_files(path)]
+OTHERS = [path for path in FILES if has(path, NEEDS_FILES)]
+LIVE = [path for path in FILES if has(path, RUNS_ON)]
+BUNDLED = [path for path in FILES if path not in OTHERS + LIVE]
 
 
 def small(path: Path, video: str, seed: int) -> Workflow:
@@ -65,9 +68,10 @@ async def video_of(client: Client, workflow: Workflow, folder: Path) -> Path:
     return path
 
 
-def test_there_are_workflows_of_both_kinds() -> None:
+def test_there_are_workflows_of_all_kinds() -> None:
     assert len(BUNDLED) >= 3
     assert len(OTHERS) >= 1
+    assert len(LIVE) >= 7
     for_people = {path.stem.removeprefix("live2diff-") for path in ROOT.glob("workflows/*.json")}
     assert for_people == {path.stem.replace("_", "-") for path in FILES}
 
@@ -88,6 +92,16 @@ async def test_a_workflow_translates_a_video(
         assert len(container.streams.audio) == 1
     assert difference(decode(await run(2)), first) > 0
     assert np.array_equal(decode(await run(1)), first)
+
+
+@pytest.mark.parametrize("path", LIVE, ids=lambda path: path.stem)
+async def test_a_live_workflow_runs_until_it_is_stopped(client: Client, path: Path) -> None:
+    async with playing(client, lives.small(path)) as stream:
+        assert len((await client.get("/queue"))["queue_running"]) == 1
+        assert await stream.change(prompt="neon")
+        await stream.stop()
+        await stream.end()
+    assert (await client.get("/queue"))["queue_running"] == []
 
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)

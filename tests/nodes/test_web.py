@@ -244,8 +244,8 @@ def names(paths):
 
 def test_the_workflows_are_there():
     assert names(UI) == [
-        "live2diff-live-screen",
         "live2diff-live-screen-share",
+        "live2diff-live-screen",
         "live2diff-live-server-camera",
         "live2diff-live-socket",
         "live2diff-live-test-pattern",
