@@ -114,6 +114,7 @@ async def test_a_template_opens_from_the_browser_of_templates(
     await open_pack(page)
     for path in FILES:
         card = page.page.get_by_test_id(f"template-workflow-{path.stem}")
+        await card.scroll_into_view_if_needed()  # pictures are loaded when they are looked at
         await card.locator("img").first.wait_for()
     await page.screenshot(pictures / "templates.png")
     await page.page.get_by_test_id(f"template-workflow-{QUICK_START}").click()

@@ -104,8 +104,11 @@ def test_a_default_is_one_of_its_choices(nodes: dict[str, Info], name: str) -> N
 
 def test_the_scripts_are_served_once(server: ComfyServer) -> None:
     ours = [path for path in server.get_json("/extensions") if "live2diff" in path.lower()]
-    assert ours == [f"/extensions/{PACK}/live2diff.js"]
-    assert b"registerExtension" in server.get(ours[0])
+    web = ROOT / "web"
+    scripts = [path.relative_to(web).as_posix() for path in web.rglob("*.js")]
+    assert sorted(ours) == sorted(f"/extensions/{PACK}/{name}" for name in scripts)
+    registering = [path for path in ours if b"registerExtension" in server.get(path)]
+    assert registering == [f"/extensions/{PACK}/live2diff.js"]
 
 
 @pytest.mark.parametrize("name", CLASSES)
