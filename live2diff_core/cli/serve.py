@@ -13,6 +13,7 @@ from ..live.served import ServedStream, Setup
 from ..live.server import add_routes
 from ..live.settings import LiveConfig
 from ..live.streams import Limits, Settings, Streams
+from ..live.teams import release_team
 from ..models.translator import TranslationModel
 from ..stream.session import Session
 from ..weights.styles import find_style
@@ -94,6 +95,7 @@ def make_application(
     """All routes, with streams on one model. Raises ConfigError, PromptError, MemoryBudgetError."""
     setup, names = _setup(options, model), itertools.count(1)
     setup.open_session().close()  # what cannot be is said before anybody comes
+    release_team()
 
     def open_stream(stream_id: str, settings: Settings) -> ServedStream:
         return ServedStream(hub, stream_id, f"stream {next(names)}", setup, settings)

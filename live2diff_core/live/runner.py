@@ -23,6 +23,7 @@ from .settings import LiveConfig
 from .sink import Sink
 from .source import Source
 from .statistics import Ledger, LiveStatistics
+from .teams import compute_alone, release_team
 from .timing import Steady
 
 State = Literal["starting", "running", "paused", "failing", "stopped"]
@@ -114,6 +115,7 @@ class Runner:
 
     def start(self) -> None:
         """Begin. Raises RuntimeError the second time."""
+        release_team()  # the engine has a thread of its own
         self._open, self._heard = True, self._clock()
         for thread in self._threads:
             thread.start()
@@ -179,6 +181,7 @@ class Runner:
 
     def _capture(self) -> None:
         """The source, opened again whenever it fails, until it ends."""
+        compute_alone()
         while not self._stopping.is_set():
             errors: list[Exception] = []
             with caught(errors):
@@ -239,6 +242,7 @@ class Runner:
 
     def _output(self) -> None:
         """Every picture to every sink."""
+        compute_alone()
         while not self._outbox.finished:
             for timed in self._outbox.take() or ():
                 self._write(timed)

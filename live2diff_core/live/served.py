@@ -20,6 +20,7 @@ from .sink import Sink
 from .source import Source
 from .statistics import LiveStatistics
 from .streams import Settings, Streams
+from .teams import release_team
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,10 @@ class ServedStream:
         """Raises Live2DiffError for a strength that cannot be, and without a LoRA."""
         if self._setup.variant is None:
             raise ConfigError("this stream has no LoRA")
-        return self._setup.variant(read_number(strength))
+        try:
+            return self._setup.variant(read_number(strength))
+        finally:
+            release_team()
 
     def _make_inbox(self) -> Inbox:
         return Inbox(*self._setup.size, clock=self._setup.clock)
