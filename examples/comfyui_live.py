@@ -11,7 +11,7 @@ import asyncio
 import json
 import os
 import sys
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +136,10 @@ async def main(options: argparse.Namespace) -> None:
     workflow = read_workflow(options)
     async with comfyui_client.Client(options.server) as comfyui:
         prompt_id = await comfyui.queue(workflow)
-        try:
+        async with AsyncExitStack() as undo:  # after Ctrl-C, too: Live would wait for ever
+            undo.push_async_callback(comfyui.cancel, prompt_id)
             await play(comfyui, prompt_id, options)
-        except BaseException:  # Ctrl-C, too: Live would wait for frames for ever
-            await comfyui.cancel(prompt_id)
-            raise
+            undo.pop_all()
 
 
 def read_arguments() -> argparse.Namespace:
