@@ -1,5 +1,6 @@
 """A stream that clients see and steer, and whose frames they bring where it has no other source."""
 
+import gc
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -125,6 +126,7 @@ class ServedStream:
         except StreamClosed as error:
             logger.warning("%s: %s", self._name, error)
         self._relay.close()
+        gc.collect()  # a cache that hangs in a cycle would stay until Python looks for cycles itself
 
     def _worded(self, name: str, value: object) -> object:
         return self._setup.template(value) if name in WORDS and isinstance(value, str) else value
