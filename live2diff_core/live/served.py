@@ -126,7 +126,7 @@ class ServedStream:
         except StreamClosed as error:
             logger.warning("%s: %s", self._name, error)
         self._relay.close()
-        gc.collect()  # a cache that hangs in a cycle would stay until Python looks for cycles itself
+        gc.collect()  # what hangs in cycles would stay until Python looks for them
 
     def _worded(self, name: str, value: object) -> object:
         return self._setup.template(value) if name in WORDS and isinstance(value, str) else value
