@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .config import StepSelection, StreamConfig
-    from .stream.session import Session, translate
+    from .stream.session import Session
+    from .stream.translate import translate
     from .weights.model import load_model
     from .weights.spec import LoraSpec, ModelSpec
 
@@ -29,7 +30,7 @@ _HOMES = {
     "StepSelection": ".config",
     "StreamConfig": ".config",
     "load_model": ".weights.model",
-    "translate": ".stream.session",
+    "translate": ".stream.translate",
 }
 
 

@@ -78,7 +78,7 @@ def _write(
     session: "DirectedSession", source: "Source", target: Path, progress: host.Progress
 ) -> None:
     from ..live2diff_core.live.sink import VideoFileSink
-    from ..live2diff_core.stream.session import translate
+    from ..live2diff_core.stream.translate import translate
 
     size = session.config.width, session.config.height
     with VideoFileSink(target, size, source.info.rate, source.info) as sink:

@@ -28,7 +28,7 @@ MAX_LINES = 400
 # "live/file.py:function" of handlers that may catch everything (a thread's edge).
 BROAD_EXCEPT_ALLOWED: set[str] = {"live/failover.py:caught"}
 
-GROUND = {"errors", "config", "frames", "schedule", "cache"}
+GROUND = {"errors", "config", "frames", "memory", "schedule", "cache"}
 MODELS = GROUND | {"models"}
 ENGINE = MODELS | {"weights", "stream"}
 # What a unit (a module or folder right under the package) may import, itself apart.

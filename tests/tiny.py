@@ -17,7 +17,8 @@ from torch import nn
 from live2diff_core.config import NoiseScheduleConfig, Prediction, StepSelection, StreamConfig
 from live2diff_core.frames import Frame
 from live2diff_core.models.translator import TranslationModel
-from live2diff_core.stream.session import Session, translate
+from live2diff_core.stream.session import Session
+from live2diff_core.stream.translate import translate
 from live2diff_core.weights.bundled import END, PAD, START, UNKNOWN, Parts, assemble, build
 
 WIDTH, HEIGHT = 24, 16

@@ -24,7 +24,8 @@ from ..metrics.ablation import without_temporal_layers
 from ..metrics.flicker import FlickerMeter
 from ..models.translator import TranslationModel
 from ..stream.fit import fit_frame
-from ..stream.session import Session, translate
+from ..stream.session import Session
+from ..stream.translate import translate
 from ..weights.bundled import load_bundled
 from .options import Commands, size_for
 from .pictures import grid, save_png, sheet

@@ -22,7 +22,8 @@ from .. import __version__
 from ..config import StreamConfig
 from ..errors import Live2DiffError, WeightsError
 from ..frames import Frame
-from ..stream.session import Session, translate
+from ..stream.session import Session
+from ..stream.translate import translate
 from ..weights import model as weights
 from ..weights.budget import free_memory, in_gb
 from ..weights.spec import ModelSpec, models_folder

@@ -14,8 +14,9 @@ from ..live.sink import VideoFileSink
 from ..live.source import VideoFile
 from ..models.text import blend
 from ..models.translator import TranslationModel
-from ..stream.session import Session, translate
+from ..stream.session import Session
 from ..stream.timeline import EncodedTimeline, Travel, encode_timeline, parse_timeline
+from ..stream.translate import translate
 from ..weights.styles import find_style
 from .options import (
     Commands,

@@ -1,6 +1,5 @@
 """A stream that clients see and steer, and whose frames they bring where it has no other source."""
 
-import gc
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -126,7 +125,6 @@ class ServedStream:
         except StreamClosed as error:
             logger.warning("%s: %s", self._name, error)
         self._relay.close()
-        gc.collect()  # what hangs in cycles would stay until Python looks for them
 
     def _worded(self, name: str, value: object) -> object:
         return self._setup.template(value) if name in WORDS and isinstance(value, str) else value

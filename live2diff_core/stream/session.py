@@ -3,15 +3,15 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ..config import Guidance, StepSelection, StreamConfig
-from ..errors import ConfigError, SourceError, StreamClosed, StreamNotReady
+from ..errors import ConfigError, StreamClosed, StreamNotReady
 from ..frames import Frame, to_unit_range
+from ..memory import give_back
 from ..models.depth import DepthRange
 from ..models.translator import TranslationModel
 from .fit import fit_frame
@@ -323,8 +323,10 @@ class Session:
 
     def close(self) -> None:
         """Free the state. Closing twice is fine."""
-        self._closed = True
-        self._forget()
+        if not self._closed:
+            self._closed = True
+            self._forget()
+            give_back()
 
     def __enter__(self) -> "Session":
         return self
@@ -368,32 +370,3 @@ class Session:
         with self._watch.measure("warmup"):
             trail = prefilling.finish(plan.model.unet, plan.condition)
         return pipeline, trail
-
-
-def translate(
-    session: Session, frames: Iterable[Frame], before: Callable[[Frame], None] | None = None
-) -> Iterator[Frame]:
-    """Translate a whole stream: n frames in, n frames out, as they are finished.
-
-    before: called with each frame that is about to be pushed, to change parameters. When the source
-    breaks, every frame that it gave comes out before its SourceError is raised.
-    """
-    breaks: list[SourceError] = []
-    source = _until_break(frames, breaks)
-    first = list(islice(source, session.spec.first_frames))
-    if first:
-        yield from session.warmup(first)
-        for frame in source:
-            if before is not None:
-                before(frame)
-            yield from session.push([frame])
-        yield from session.flush()
-    if breaks:
-        raise breaks[0]
-
-
-def _until_break(frames: Iterable[Frame], breaks: list[SourceError]) -> Iterator[Frame]:
-    try:
-        yield from frames
-    except SourceError as error:
-        breaks.append(error)

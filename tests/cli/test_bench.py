@@ -9,7 +9,8 @@ import torch
 from live2diff_core.cli import main
 from live2diff_core.cli.bench import STAGES
 from live2diff_core.config import StepSelection, StreamConfig
-from live2diff_core.stream.session import Session, translate
+from live2diff_core.stream.session import Session
+from live2diff_core.stream.translate import translate
 from tests.clips import make_video, ramp
 from tests.tiny import make_frames
 

@@ -1,28 +1,21 @@
 """The page of `live2diff serve` in a real browser, from its camera to its canvas."""
 
-import asyncio
-import json
 import os
-import subprocess
-import sys
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from playwright.async_api import Browser, Page, expect
 
+from tests.cli.serving import Serving, serving
 from tests.comfy.browser import chromium
 from tests.comfy.install import NO_CHROMIUM, find_chromium
-from tests.comfy.server import free_port
+from tests.filming import CAMERA, eventually
 
 pytestmark = pytest.mark.anyio
 
-CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 # Mean colour (0..255) of what the canvas shows, and a number that changes with its picture.
 LOOK = """() => {
     const canvas = document.querySelector('#output');
@@ -106,7 +99,6 @@ OPEN_FAKE = """async () => {
     live.connect();
     await open;
 }"""
-LIMIT, PAUSE = 60, 0.2  # seconds
 FOLDER = os.environ.get("LIVE2DIFF_SCREENSHOTS")
 
 
@@ -116,91 +108,54 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory) -> Iterator[str]:
+def server(tmp_path_factory) -> Iterator[Serving]:
     if find_chromium() is None:
         pytest.skip(NO_CHROMIUM)
-    port = free_port()
-    command = "from live2diff_core.cli import main; raise SystemExit(main())"
-    options = ["serve", "--port", str(port), "--prompt", "nightvision", "--size", "128x96"]
-    log = (tmp_path_factory.mktemp("serve") / "log").open("wb")
-    with (
-        log,
-        subprocess.Popen(
-            [sys.executable, "-c", command, *options], stdout=log, stderr=subprocess.STDOUT
-        ) as process,
-    ):
-        yield f"http://127.0.0.1:{port}/live2diff/"
-        process.terminate()
+    folder = tmp_path_factory.mktemp("serve")
+    with serving(folder, "--prompt", "nightvision", "--size", "128x96") as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-async def browser(address: str) -> AsyncIterator[Browser]:
+async def browser(server: Serving) -> AsyncIterator[Browser]:
     async with chromium(*CAMERA) as running:
-        await eventually(lambda: asyncio.to_thread(answers, address))
+        await server.has_begun()
         yield running
 
 
 @pytest.fixture
-async def page(browser: Browser, address: str) -> AsyncIterator[Page]:
+async def page(browser: Browser, server: Serving) -> AsyncIterator[Page]:
     opened = await browser.new_page(viewport={"width": 1280, "height": 800})
     errors: list[str] = []
     opened.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
     opened.on("pageerror", lambda error: errors.append(str(error)))
-    await opened.goto(address)
+    await opened.goto(server.address)
     yield opened
     await opened.close()
     assert errors == []
 
 
 @asynccontextmanager
-async def filming(page: Page, address: str) -> AsyncIterator[None]:
+async def filming(page: Page, server: Serving) -> AsyncIterator[None]:
     """The camera runs, and is let go of."""
     await page.get_by_role("button", name="Start camera").click()
-    await eventually(lambda: gets_frames(address))
+    await eventually(lambda: gets_frames(server))
     yield
     await page.get_by_role("button", name="Stop").click()
     await page.wait_for_function("() => document.querySelector('#camera').srcObject === null")
-    await eventually(lambda: is_empty(address))
+    await eventually(server.is_empty)
 
 
-async def frames_in(address: str) -> int:
-    return sum(stream["frames_in"] for stream in await asyncio.to_thread(streams, address))
-
-
-async def gets_frames(address: str, more_than: int = 0) -> bool:
-    return await frames_in(address) > more_than
-
-
-async def is_empty(address: str) -> bool:
-    return await asyncio.to_thread(streams, address) == []
-
-
-def answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5) as answer:
-            return answer.status == 200
-    except (urllib.error.URLError, ConnectionError):
-        return False
-
-
-def streams(address: str) -> list[dict[str, Any]]:
-    with urllib.request.urlopen(f"{address}streams", timeout=5) as answer:
-        return json.load(answer)["streams"]
-
-
-async def eventually(holds: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(LIMIT):
-        while not (found := await holds()):
-            await asyncio.sleep(PAUSE)
-        return found
+async def gets_frames(server: Serving, more_than: int = 0) -> bool:
+    return await server.frames_in() > more_than
 
 
 async def colour(page: Page) -> np.ndarray:
     return np.array((await page.evaluate(LOOK))["mean"])
 
 
-async def test_a_camera_is_translated_until_it_is_stopped(page: Page, address: str) -> None:
-    async with filming(page, address):
+async def test_a_camera_is_translated_until_it_is_stopped(page: Page, server: Serving) -> None:
+    async with filming(page, server):
 
         async def is_green() -> bool:
             red, green, blue = await colour(page)
@@ -218,7 +173,7 @@ async def test_a_camera_is_translated_until_it_is_stopped(page: Page, address: s
             return len(prints) > 3
 
         await eventually(moves)
-        (stream,) = await asyncio.to_thread(streams, address)
+        (stream,) = await server.streams()
         assert stream["state"] == "running"
         assert stream["frames_out"] > 0
 
@@ -230,17 +185,17 @@ async def test_a_camera_is_translated_until_it_is_stopped(page: Page, address: s
             await page.screenshot(path=Path(FOLDER) / "serve.png")
 
 
-async def test_a_hidden_tab_goes_on_sending(page: Page, address: str) -> None:
-    async with filming(page, address):
+async def test_a_hidden_tab_goes_on_sending(page: Page, server: Serving) -> None:
+    async with filming(page, server):
         await page.evaluate(HIDE)
-        before = await frames_in(address)
-        await eventually(lambda: gets_frames(address, before + 5))
+        before = await server.frames_in()
+        await eventually(lambda: gets_frames(server, before + 5))
         assert await page.evaluate("() => window.waiting.size") == 0
         await page.evaluate("() => setHidden(false)")
         assert await page.evaluate("() => window.waiting.size") == 1
         await page.evaluate("() => { setHidden(true); giveFrames(); setHidden(false); }")
-        before = await frames_in(address)
-        await eventually(lambda: gets_frames(address, before + 5))
+        before = await server.frames_in()
+        await eventually(lambda: gets_frames(server, before + 5))
 
 
 async def test_a_camera_without_permission_says_what_to_do(page: Page) -> None:

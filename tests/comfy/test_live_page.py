@@ -1,24 +1,27 @@
 """Live streams in ComfyUI's own page: a camera goes in, its translation is seen and steered."""
 
-import base64
-import io
 import os
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
-import torch
-from PIL import Image
 
 from live2diff_core.live.pattern import read_counter
-from tests.cli.test_serve_page import CAMERA, eventually
 from tests.comfy.browser import SIZE, FrontEnd, chromium
 from tests.comfy.install import NO_CHROMIUM, ROOT, find_chromium
 from tests.comfy.server import ComfyServer
+from tests.filming import (
+    CAMERA,
+    FILMING,
+    RECORD,
+    TRACKS,
+    eventually,
+    greenness,
+    pictures,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -31,23 +34,13 @@ ENOUGH = 40  # pictures
 ROUNDS = 8
 GROWTH = 0.02  # of resident memory; a cache that stays is more in five rounds
 SLACK = 3  # threads that the server's own pools may still begin
+CANVAS = ".live2diff-picture"
 FOLDER = os.environ.get("LIVE2DIFF_SCREENSHOTS")
 
 RUN = """() => {
     const button = document.querySelector('[data-testid="queue-button"] button');
     button.click();
 }"""
-# The canvas of the Live node after each picture, as PNG, with the index of its frame.
-RECORD = """() => {
-    window.seen = [];
-    const { prototype } = CanvasRenderingContext2D;
-    const before = prototype.drawImage;
-    prototype.drawImage = function (...given) {
-        before.apply(this, given);
-        if (this.canvas.closest?.(".live2diff-picture")) seen.push(this.canvas.toDataURL());
-    };
-}"""
-SEEN = "() => window.seen.splice(0)"
 LIVE = """() => {
     const node = app.graph.nodes.find(({ type }) => type === "Live2DiffLive");
     const panel = node.widgets.find(({ name }) => name === "live").element;
@@ -68,17 +61,6 @@ REMOVE = """(name) => {
     const node = app.graph.nodes.find(({ type }) => type === name);
     app.graph.remove(node);
 }"""
-TRACKS = """() => {
-    window.tracks = [];
-    const { mediaDevices } = navigator;
-    const before = mediaDevices.getUserMedia;
-    mediaDevices.getUserMedia = async function (...given) {
-        const media = await before.apply(this, given);
-        tracks.push(...media.getTracks());
-        return media;
-    };
-}"""
-FILMING = "() => tracks.filter(({ readyState }) => readyState === 'live').length"
 
 
 @pytest.fixture(scope="module")
@@ -115,34 +97,10 @@ async def begin(page: FrontEnd, path: Path, **widgets: Any) -> None:
     if not FOLDER:
         widgets = {"width": SIDE, "height": SIDE, **widgets}
     await page.set_widgets(**widgets)
-    await page.page.evaluate(RECORD)
+    await page.page.evaluate(RECORD, CANVAS)
     await page.page.evaluate(TRACKS)
     await page.page.evaluate(RUN)
-    await pictures(page, 3)
-
-
-async def pictures(page: FrontEnd, count: int) -> list[torch.Tensor]:
-    """So many pictures of the canvas or more, as they are drawn: (3, h, w) uint8 each."""
-    urls: list[str] = []
-
-    async def are_enough() -> bool:
-        urls.extend(await page.page.evaluate(SEEN))
-        return len(urls) >= count
-
-    await eventually(are_enough)
-    return [decode(url) for url in urls]
-
-
-def decode(url: str) -> torch.Tensor:
-    png = base64.b64decode(url.partition(",")[2])
-    rgb = np.array(Image.open(io.BytesIO(png)).convert("RGB"))
-    return torch.from_numpy(rgb).permute(2, 0, 1)
-
-
-def greenness(rgb: torch.Tensor) -> float:
-    """How much more green a picture has than red and blue, of 255."""
-    red, green, blue = rgb.float().mean((1, 2)).tolist()
-    return green - max(red, blue)
+    await pictures(page.page, 3)
 
 
 async def look(page: FrontEnd) -> dict[str, str]:
@@ -158,7 +116,7 @@ async def test_numbers_come_out_in_order_and_a_prompt_shows_from_the_frame_that_
     page: FrontEnd, server: ComfyServer
 ) -> None:
     await begin(page, PATTERN, prompt="ink", rate=FASTER, fit="stretch")
-    before = await pictures(page, ENOUGH)
+    before = await pictures(page.page, ENOUGH)
     await page.page.evaluate(TYPE, "nightvision")
 
     async def first_of_the_change() -> int | None:
@@ -166,7 +124,7 @@ async def test_numbers_come_out_in_order_and_a_prompt_shows_from_the_frame_that_
         return int(message.split()[2]) if message.startswith("from frame") else None
 
     first = await eventually(first_of_the_change)
-    after = await pictures(page, ENOUGH)
+    after = await pictures(page.page, ENOUGH)
     numbered = [(read_counter(rgb), rgb) for rgb in (*before, *after)]
     read = [(number, rgb) for number, rgb in numbered if number is not None]
     assert len(read) > 0.9 * len(numbered)
@@ -187,7 +145,7 @@ async def test_a_camera_is_seen_translated_and_released(
 ) -> None:
     await begin(page, WEBCAM, prompt="nightvision")
     assert await page.page.evaluate(FILMING) == 1
-    shown = await pictures(page, ENOUGH // 2)
+    shown = await pictures(page.page, ENOUGH // 2)
     assert min(map(greenness, shown)) > 20
     changes = [(a.float() - b.float()).abs().mean() for a, b in pairwise(shown)]
     assert sum(change > 0.5 for change in changes) > len(changes) / 2
@@ -200,7 +158,7 @@ async def test_a_camera_is_seen_translated_and_released(
     await eventually(has_figures)
     if FOLDER:
         await page.page.evaluate(TYPE, "neon")
-        await pictures(page, 2 * ENOUGH)
+        await pictures(page.page, 2 * ENOUGH)
         await page.screenshot(Path(FOLDER) / "live.png")
     await stop(page, server)
     assert await page.page.evaluate(FILMING) == 0
@@ -212,8 +170,8 @@ async def test_a_page_that_is_loaded_anew_finds_its_stream(
     await begin(page, WEBCAM)
     await page.page.reload()
     await page.open(server.url)
-    await page.page.evaluate(RECORD)
-    await pictures(page, 5)
+    await page.page.evaluate(RECORD, CANVAS)
+    await pictures(page.page, 5)
     await stop(page, server)
 
 
@@ -238,7 +196,7 @@ async def test_rounds_leave_no_threads_and_no_memory(page: FrontEnd, server: Com
     threads, resident = [], []
     for _ in range(ROUNDS):
         await begin(page, WEBCAM)
-        await pictures(page, ENOUGH // 2)
+        await pictures(page.page, ENOUGH // 2)
         await stop(page, server)
         threads.append(process.num_threads())
         resident.append(process.memory_info().rss)

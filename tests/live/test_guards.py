@@ -11,7 +11,8 @@ from live2diff_core.config import StepSelection, StreamConfig
 from live2diff_core.errors import ConfigError
 from live2diff_core.live.guards import Drift, SceneCut, Similarity, is_finite
 from live2diff_core.live.source import VideoFile
-from live2diff_core.stream.session import Session, translate
+from live2diff_core.stream.session import Session
+from live2diff_core.stream.translate import translate
 from live2diff_core.weights.bundled import load_bundled
 from tests.clips import BIKES, BUNNY, PHONE
 

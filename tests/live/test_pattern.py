@@ -15,7 +15,8 @@ from live2diff_core.errors import ConfigError, SourceError
 from live2diff_core.frames import Frame
 from live2diff_core.live.pattern import TestPattern, read_counter
 from live2diff_core.models.translator import TranslationModel
-from live2diff_core.stream.session import Session, translate
+from live2diff_core.stream.session import Session
+from live2diff_core.stream.translate import translate
 from live2diff_core.weights.bundled import load_bundled
 from tests.live.test_ticks import FakeTime
 

@@ -18,7 +18,7 @@ from live2diff_core.live.runner import Runner
 from live2diff_core.live.settings import LiveConfig
 from live2diff_core.live.sink import VideoFileSink
 from live2diff_core.live.source import VideoFile
-from live2diff_core.stream.session import translate
+from live2diff_core.stream.translate import translate
 from tests.live.fakes import (
     END,
     PATIENCE,

@@ -8,7 +8,8 @@ from live2diff_core.config import AttentionWindow
 from live2diff_core.frames import Frame
 from live2diff_core.metrics.ablation import without_temporal_layers
 from live2diff_core.models.translator import TranslationModel
-from live2diff_core.stream.session import Session, translate
+from live2diff_core.stream.session import Session
+from live2diff_core.stream.translate import translate
 from tests.tiny import changed, make_frames, same, stream_config, tiny_model
 
 FRAMES = 11

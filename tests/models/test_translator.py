@@ -11,7 +11,8 @@ from live2diff_core.errors import ConfigError, FrameSizeError, PromptError
 from live2diff_core.models.adapters import Adapter, AdapterUse, LowRank
 from live2diff_core.models.depth import DepthRange, depth_latent
 from live2diff_core.models.translator import TranslationModel
-from live2diff_core.stream.session import Session, translate
+from live2diff_core.stream.session import Session
+from live2diff_core.stream.translate import translate
 from tests.tiny import (
     distance,
     make_frames,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from live2diff_core.errors import ConfigError, FrameSizeError
-from live2diff_core.stream.session import translate
+from live2diff_core.stream.translate import translate
 from tests.nodes.graph import MAPPINGS, SETTINGS, images, prompt, run, sample, warm_up
 from tests.pack import pack_module
 

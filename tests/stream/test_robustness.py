@@ -6,7 +6,8 @@ import torch
 from live2diff_core.config import AttentionWindow
 from live2diff_core.errors import ConfigError, FrameSizeError, Live2DiffError, WeightsFormatError
 from live2diff_core.metrics.parity import Recording
-from live2diff_core.stream.session import Session, translate
+from live2diff_core.stream.session import Session
+from live2diff_core.stream.translate import translate
 from live2diff_core.weights.bundled import CONFIG, TOKENIZER, load_bundled, save_bundled
 from tests.tiny import (
     make_frames,

@@ -15,7 +15,8 @@ from live2diff_core.errors import (
     StreamNotReady,
 )
 from live2diff_core.frames import Frame, to_bytes
-from live2diff_core.stream.session import Session, translate
+from live2diff_core.stream.session import Session
+from live2diff_core.stream.translate import translate
 from tests.tiny import (
     HEIGHT,
     WIDTH,

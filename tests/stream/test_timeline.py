@@ -9,7 +9,7 @@ import torch
 from live2diff_core.errors import ConfigError, PromptError
 from live2diff_core.frames import Frame
 from live2diff_core.models.text import TextEncoder, blend
-from live2diff_core.stream.session import Session, translate
+from live2diff_core.stream.session import Session
 from live2diff_core.stream.timeline import (
     EncodedTimeline,
     Mix,
@@ -18,6 +18,7 @@ from live2diff_core.stream.timeline import (
     encode_timeline,
     parse_timeline,
 )
+from live2diff_core.stream.translate import translate
 from tests.tiny import (
     distance,
     make_frames,

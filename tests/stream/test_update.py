@@ -7,7 +7,8 @@ import pytest
 from live2diff_core.config import AttentionWindow, Guidance, StepSelection, StreamConfig
 from live2diff_core.errors import ConfigError, PromptError
 from live2diff_core.frames import Frame
-from live2diff_core.stream.session import Session, translate
+from live2diff_core.stream.session import Session
+from live2diff_core.stream.translate import translate
 from tests.tiny import (
     HEIGHT,
     WIDTH,

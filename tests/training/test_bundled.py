@@ -12,7 +12,8 @@ from torch import Tensor
 from live2diff_core.cache import WholeClip
 from live2diff_core.config import AttentionWindow, StepSelection, StreamConfig
 from live2diff_core.errors import ConfigError
-from live2diff_core.stream.session import Session, translate
+from live2diff_core.stream.session import Session
+from live2diff_core.stream.translate import translate
 from live2diff_core.training import bundled
 from live2diff_core.training.batches import Batch, BatchSampler
 from live2diff_core.training.bundled import (

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from live2diff_core.config import AttentionWindow, StepSelection
 from live2diff_core.errors import WeightsError, WeightsFormatError, WeightsKeyError
 from live2diff_core.models.translator import TranslationModel
-from live2diff_core.stream.session import Session, translate
+from live2diff_core.stream.session import Session
+from live2diff_core.stream.translate import translate
 from live2diff_core.weights.bundled import CONFIG, TOKENIZER, WEIGHTS, load_bundled, save_bundled
 from tests.tiny import STYLES, make_frames, make_parts, same, stream_config, tiny_config
 

@@ -4,7 +4,8 @@ import pytest
 
 from live2diff_core.config import StreamConfig
 from live2diff_core.errors import PromptError
-from live2diff_core.stream.session import Session, translate
+from live2diff_core.stream.session import Session
+from live2diff_core.stream.translate import translate
 from live2diff_core.weights.bundled import CONFIG, DIRECTORY, TOKENIZER, WEIGHTS, load_bundled
 from tests.tiny import make_frames
 

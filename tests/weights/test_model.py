@@ -16,7 +16,8 @@ from live2diff_core.errors import (
     WeightsMissingError,
 )
 from live2diff_core.models.translator import TranslationModel
-from live2diff_core.stream.session import Session, translate
+from live2diff_core.stream.session import Session
+from live2diff_core.stream.translate import translate
 from live2diff_core.weights.inspect import Kind
 from live2diff_core.weights.model import load_adapter, load_model
 from live2diff_core.weights.spec import LoraSpec, ModelSpec
