@@ -127,6 +127,14 @@ class Relay(Sink):
                     return None
                 await rung
 
+    async def end(self) -> None:
+        """Wait until no further frame will come."""
+        while True:
+            with self.bell.listening() as rung:
+                if self._closed:
+                    return
+                await rung
+
     def close(self) -> None:
         """Let every reader go; the last picture stays."""
         with self._lock:

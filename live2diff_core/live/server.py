@@ -179,17 +179,18 @@ class Server:
         """Keep a client's own stream for a while: the client may only have lost its line."""
         fed = connection.fed
         if fed is not None and self._hub.is_abandoned(fed):
-            over = self._hub.get(fed).relay.closed
-            pause = 0.0 if over else self._hub.limits.linger_seconds
-            task = asyncio.create_task(self._end_if_abandoned(fed, pause))
+            task = asyncio.create_task(self._end_if_abandoned(self._hub.get(fed)))
             self._partings.add(task)
             task.add_done_callback(self._partings.discard)
 
-    async def _end_if_abandoned(self, stream_id: str, pause: float) -> None:
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._closing.wait(), pause)
-        if self._hub.is_abandoned(stream_id):
-            await asyncio.to_thread(self._hub.remove, stream_id)
+    async def _end_if_abandoned(self, stream: LiveStream) -> None:
+        ends = {asyncio.create_task(each) for each in (stream.relay.end(), self._closing.wait())}
+        pause = self._hub.limits.linger_seconds
+        await asyncio.wait(ends, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+        for waiting in ends:
+            waiting.cancel()
+        if self._hub.is_abandoned(stream.id):
+            await asyncio.to_thread(self._hub.remove, stream.id)
 
     async def _mjpeg(self, request: web.Request) -> web.StreamResponse:
         stream = self._hub.get(request.match_info["id"])

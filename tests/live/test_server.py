@@ -225,6 +225,22 @@ async def test_a_stream_that_its_client_ended_is_removed_at_once() -> None:
         assert here.hub.list() == []
 
 
+async def test_a_stream_whose_client_has_gone_is_removed_when_it_ends() -> None:
+    made: list[FakeStream] = []
+    async with site(opener=opener(made)) as here:
+        async with here.talk() as source:
+            await source.hello("source")
+            await source.say("configure", settings={})
+            await source.hear("credit")
+            await source.say("end")
+        (stream,) = made
+        await until(lambda: here.hub.is_abandoned(stream.id))
+        assert not stream.closed
+        stream.relay.close()  # its last frame has come out
+        await until(lambda: stream.closed)
+        assert here.hub.list() == []
+
+
 async def test_a_client_that_comes_back_finds_its_stream() -> None:
     made: list[FakeStream] = []
     async with site(MANY, opener=opener(made)) as here:
