@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.nodes.lives import own_threads
 from tests.pack import pack_module
 
 
@@ -13,3 +14,11 @@ def sessions() -> Iterator[object]:
     registry.close_all()
     yield registry
     registry.close_all()
+
+
+@pytest.fixture
+def nothing_is_left() -> Iterator[None]:
+    """No thread of a live stream, and no stream in the hub, when the test is over."""
+    yield
+    assert own_threads() == []
+    assert pack_module("nodes.hub").streams().list() == []

@@ -40,15 +40,10 @@ from tests.nodes.lives import (
 from tests.pack import pack_module
 
 host = pack_module("nodes.host")
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
 live_stream = pack_module("nodes.live_stream")
 LiveSource = pack_module("nodes.sources").LiveSource
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left():
-    yield
-    assert own_threads() == []
-    assert live_stream.hub.streams().list() == []
 
 
 def bundled(words: str = "ink", **inputs: Any) -> dict[str, Any]:

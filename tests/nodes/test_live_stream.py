@@ -21,16 +21,11 @@ from tests.nodes.lives import CHANGE, COUNT, Feed, living, lockstep, own_threads
 from tests.pack import pack_module
 from tests.tiny import make_model, tiny_model
 
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
 host = pack_module("nodes.host")
 live_stream = pack_module("nodes.live_stream")
 LiveSource = pack_module("nodes.sources").LiveSource
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left():
-    yield
-    assert own_threads() == []
-    assert live_stream.hub.streams().list() == []
 
 
 # ---- what the page is told
