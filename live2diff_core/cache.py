@@ -181,13 +181,13 @@ class RingStep:
         self.layers, self.frames = layers, 1
         self.visibility = ring_visibility(age, window)
         self.slots = ring_slots(age, window)
+        self.rows = torch.arange(len(age), device=age.device)
 
     def exchange(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Write (g, p, e, 1, d) keys and values into each row's slot; return the whole cache."""
         cache = self.layers[layer]
-        index = self.slots.view(-1, 1, 1, 1, 1).expand_as(key)
-        cache.key.scatter_(3, index, key)
-        cache.value.scatter_(3, index, value)
+        cache.key[self.rows, :, :, self.slots] = key[:, :, :, 0]
+        cache.value[self.rows, :, :, self.slots] = value[:, :, :, 0]
         return cache.key, cache.value
 
     def positions(self, layer: int) -> Projected | None:

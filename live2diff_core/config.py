@@ -11,6 +11,9 @@ GuidanceMode = Literal["none", "self", "full"]
 Fit = Literal["refuse", "stretch", "crop"]
 DepthRule = Literal["running", "frame"]
 Prediction = Literal["epsilon", "v_prediction", "sample"]
+RuntimeMode = Literal["eager", "compile", "graph"]
+AttentionKind = Literal["auto", "torch", "triton"]
+CacheKind = Literal["network", "float8"]
 
 MAX_STEPS = 8
 
@@ -140,6 +143,26 @@ class Guidance:
 
 
 @dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """How the network's step is computed; what it computes is the same.
+
+    mode: "eager" runs it as it is written, "compile" through `torch.compile`, "graph" replays it as
+    a CUDA graph, compiled before. attention: the temporal attention's step as a Triton kernel or in
+    PyTorch; "auto" takes the kernel where there is a GPU for it.
+    """
+
+    mode: RuntimeMode = "eager"
+    attention: AttentionKind = "auto"
+
+    def __post_init__(self) -> None:
+        modes, kinds = ("eager", "compile", "graph"), ("auto", "torch", "triton")
+        _require(self.mode in modes, f"runtime: {' or '.join(modes)}, not {self.mode!r}")
+        _require(
+            self.attention in kinds, f"attention: {' or '.join(kinds)}, not {self.attention!r}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class StreamConfig:
     """Everything a session is opened with besides model and prompt.
 
@@ -147,6 +170,8 @@ class StreamConfig:
     reference), "fixed" uses one field for the whole stream (steadier). fit: what happens to a frame
     of another size. depth_range: how a depth estimator's map is brought to [-1, 1], with extremes
     that follow the stream, or with those of each frame alone (the reference; flickers).
+    depth_every: depth is estimated for every k-th frame and kept for those between. cache: the
+    keys and values are kept in the network's dtype, or in 8 bits each (float8 e4m3).
     """
 
     width: int
@@ -158,6 +183,9 @@ class StreamConfig:
     window: AttentionWindow = field(default_factory=AttentionWindow)
     fit: Fit = "refuse"
     depth_range: DepthRule = "running"
+    depth_every: int = 1
+    cache: CacheKind = "network"
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self) -> None:
         _require(self.width > 0 and self.height > 0, f"size must be positive, got {self.size_text}")
@@ -169,6 +197,10 @@ class StreamConfig:
         _require(
             self.depth_range in ("running", "frame"),
             f"depth_range: running or frame, not {self.depth_range!r}",
+        )
+        _require(self.depth_every >= 1, f"depth_every must be at least 1, got {self.depth_every}")
+        _require(
+            self.cache in ("network", "float8"), f"cache: network or float8, not {self.cache!r}"
         )
         _require(0 <= self.seed < 2**63, f"seed must be in 0..2^63-1, got {self.seed}")
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..cache import LayerShape, TemporalState
 from ..config import TemporalConfig
 from .adapters import with_child
+from .cross_attention import TextAttention, TextKeys, cross_attentions, project_text
 from .depth_mapping import LIVE2DIFF_WIDTHS, DepthMapping
 from .temporal import TemporalAttention, TemporalTransformer
 
@@ -35,6 +36,8 @@ class StreamingUNet(nn.Module):
     def __init__(self, spatial: UNet2DConditionModel, motion: MotionConfig) -> None:
         super().__init__()
         self.spatial, self.motion = spatial, motion
+        for number, attention in enumerate(cross_attentions(spatial)):
+            attention.set_processor(TextAttention(number))
         layer = 0
         sides: list[nn.ModuleList] = []
         for blocks in (spatial.down_blocks, spatial.up_blocks):
@@ -76,8 +79,24 @@ class StreamingUNet(nn.Module):
         h, w) from `depth_mapping`. state: the temporal attention's keys and values, None leaves the
         temporal layers out. Returns (n, latent channels, h, w).
         """
+        return self.walk(x, self.embed(timestep, text), self.text_keys(text), depth, state)
+
+    def embed(self, timestep: Tensor, text: Tensor) -> Tensor:
+        """What tells rows their timestep, and in some networks a summary of the text: (n, c)."""
         unet = self.spatial
-        emb = self._embedding(x, timestep, text)
+        emb: Tensor = unet.time_embedding(unet.get_time_embed(sample=text, timestep=timestep))
+        pooled = unet.get_aug_embed(emb=emb, encoder_hidden_states=text, added_cond_kwargs={})
+        return emb if pooled is None else emb + pooled
+
+    def text_keys(self, text: Tensor) -> TextKeys:
+        """Texts (texts, tokens, dim) as the cross-attentions see them."""
+        return project_text(self.spatial, text)
+
+    def walk(
+        self, x: Tensor, emb: Tensor, text: TextKeys, depth: Tensor, state: TemporalState | None
+    ) -> Tensor:
+        """`forward` from what follows from timesteps and texts alone, emb: (n, c)."""
+        unet = self.spatial
         x = unet.conv_in(x) + depth
         skips = [x]
         for block, transformers in self._down():
@@ -95,12 +114,6 @@ class StreamingUNet(nn.Module):
             for upsampler in block.upsamplers or ():
                 x = upsampler(x)
         return unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))
-
-    def _embedding(self, x: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
-        unet = self.spatial
-        emb = unet.time_embedding(unet.get_time_embed(sample=x, timestep=timestep))
-        pooled = unet.get_aug_embed(emb=emb, encoder_hidden_states=text, added_cond_kwargs={})
-        return emb if pooled is None else emb + pooled
 
     def _down(self) -> Iterator[tuple[Any, list[TemporalTransformer]]]:
         return _paired(self.spatial.down_blocks, self.temporal_down)
@@ -151,7 +164,7 @@ def _layer(
     resnet: nn.Module,
     attention: nn.Module | None,
     transformer: TemporalTransformer,
-    inputs: tuple[Tensor, Tensor, Tensor],
+    inputs: tuple[Tensor, Tensor, TextKeys],
     state: TemporalState | None,
 ) -> Tensor:
     x, emb, text = inputs

@@ -7,24 +7,49 @@ from torch import Tensor
 
 from ..cache import LayerCache, Prefill, RingStep, allocate
 from ..config import AttentionWindow, Guidance
+from ..models.cross_attention import TextKeys
 from ..models.unet import StreamingUNet
 from ..schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Guides:
+    """What the network makes of texts and timesteps, computed once: embeddings (branches, N, c) and
+    the cross-attention's keys.
+    """
+
+    embeddings: Tensor
+    keys: TextKeys
+
+    def rows(self, step: int | slice, count: int) -> Tensor:
+        """Embeddings of `count` rows of each branch at these steps: (n, c)."""
+        chosen = self.embeddings[:, step]
+        if isinstance(step, int):
+            chosen = chosen[:, None].expand(-1, count, -1)
+        return chosen.flatten(0, 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Conditioning:
-    """What guides the rows; text and negative (full guidance only): (1, tokens, dim)."""
+    """What guides the rows; text and negative (full guidance only): (1, tokens, dim).
+
+    guides: what the network makes of it at a schedule's steps, once for all frames; None: at every
+    call.
+    """
 
     text: Tensor
     guidance: Guidance
     negative: Tensor | None = None
+    guides: Guides | None = None
 
-    def rows(self, count: int) -> Tensor:
-        """Text of `count` rows, those of the negative prompt behind them: (n, tokens, dim)."""
-        text = self.text.expand(count, -1, -1)
-        if self.negative is None:
-            return text
-        return torch.cat([text, self.negative.expand(count, -1, -1)])
+    def guided(self, unet: StreamingUNet, schedule: Schedule) -> Guides:
+        """Those that are there, or what this network makes of it now."""
+        if self.guides is not None:
+            return self.guides
+        texts = self.text if self.negative is None else torch.cat([self.text, self.negative])
+        timesteps = schedule.timesteps.repeat(self.branches)
+        embeddings = unet.embed(timesteps, texts.repeat_interleave(schedule.steps, 0))
+        return Guides(embeddings.unflatten(0, (self.branches, -1)), unet.text_keys(texts))
 
     @property
     def branches(self) -> int:
@@ -194,13 +219,12 @@ def _denoise(
     ...).
     """
     x, source, depth = inputs
-    branches = condition.branches
-    timestep = schedule.timesteps[step].expand(len(x)).repeat(branches)
-    repeat = (branches, 1, 1, 1)
-    output = unet(
+    guides = condition.guided(unet, schedule)
+    repeat = (condition.branches, 1, 1, 1)
+    output = unet.walk(
         x.to(depth.dtype).repeat(repeat),
-        timestep,
-        condition.rows(len(x)),
+        guides.rows(step, len(x)),
+        guides.keys,
         depth.repeat(repeat),
         temporal,
     ).float()

@@ -1,6 +1,6 @@
 """What follows from a session's parameters."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -43,13 +43,20 @@ def make_plan(model: TranslationModel, config: StreamConfig, prompt: str | Tenso
     """
     model.check_size(config.width, config.height)
     _check_window(model, config)
-    condition = make_condition(model, config.guidance, prompt)
+    condition = read_condition(model, config.guidance, prompt)
     schedule = make_schedule(model.schedule, config.steps, model.device)
+    condition = prepare(condition, model, schedule)
     return Plan(model, config, schedule, condition, prompt)
 
 
 @torch.inference_mode()
-def make_condition(
+def prepare(condition: Conditioning, model: TranslationModel, schedule: Schedule) -> Conditioning:
+    """The condition with what this network makes of it."""
+    return replace(condition, guides=condition.guided(model.unet, schedule))
+
+
+@torch.inference_mode()
+def read_condition(
     model: TranslationModel,
     guidance: Guidance,
     prompt: str | Tensor,

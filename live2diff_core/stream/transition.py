@@ -9,7 +9,7 @@ from ..errors import ConfigError
 from ..models.translator import TranslationModel
 from .denoise import Prefilling
 from .pipeline import NetworkInput, Pipeline
-from .plan import Plan, make_condition, make_plan
+from .plan import Plan, make_plan, prepare, read_condition
 from .spec import Effect
 
 PARAMETERS: dict[str, Effect] = {
@@ -67,7 +67,8 @@ class Change:
 def steered(plan: Plan, prompt: str | Tensor) -> Plan:
     """The plan with another prompt and all else as it is. Raises PromptError or ConfigError."""
     known = plan.condition.negative
-    condition = make_condition(plan.model, plan.config.guidance, prompt, known)
+    condition = read_condition(plan.model, plan.config.guidance, prompt, known)
+    condition = prepare(condition, plan.model, plan.schedule)
     return replace(plan, condition=condition, prompt=prompt)
 
 
