@@ -12,11 +12,15 @@ S sinks and the last R frames with positions in order of time (Live2Diff, sec. 3
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from .config import AttentionWindow
+from .config import AttentionWindow, CacheKind
+
+FLOAT8 = torch.float8_e4m3fn
+Place: TypeAlias = tuple[slice | Tensor, ...]  # an index of tensors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,12 +103,29 @@ class Projected:
 class LayerCache:
     """Keys and values of one temporal attention without position, each (g, p, e, slots, d).
 
-    positions: what position adds to them at use, computed once for a stream; None: at every call.
+    They are of the network's dtype, or of float8, which takes what is beyond its range as its
+    limit. positions: what position adds to them at use, computed once for a stream; None: at every
+    call.
     """
 
     key: Tensor
     value: Tensor
     positions: Projected | None = None
+
+    def write(self, place: Place, key: Tensor, value: Tensor) -> None:
+        """Keep these at a place of the tensors."""
+        for part, new in ((self.key, key), (self.value, value)):
+            if part.dtype == new.dtype:
+                part[place] = new
+            else:  # bytes, as float8 takes no indices
+                limit = torch.finfo(part.dtype).max
+                part.view(torch.uint8)[place] = (
+                    new.clamp(-limit, limit).to(part.dtype).view(torch.uint8)
+                )
+
+    def read(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """All keys and values in a dtype."""
+        return self.key.to(dtype), self.value.to(dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +140,17 @@ class LayerShape:
 def allocate(
     shapes: Sequence[LayerShape], rows: int, window: AttentionWindow, like: Tensor
 ) -> list[LayerCache]:
-    """Empty caches for `rows` rows on the device and in the dtype of `like`."""
+    """Empty caches for `rows` rows on the device and in the dtype of `like`; FLOAT8 is one."""
     layers = []
     for shape in shapes:
         size = (rows, shape.pixels, shape.heads, window.slots, shape.head_channels)
         layers.append(LayerCache(like.new_zeros(size), like.new_zeros(size)))
     return layers
+
+
+def cache_dtype(kind: CacheKind, network: torch.dtype) -> torch.dtype:
+    """What a cache of this kind is kept in beside a network of this dtype."""
+    return FLOAT8 if kind == "float8" else network
 
 
 def cache_bytes(
@@ -161,9 +187,8 @@ class Prefill:
 
     def exchange(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store (g, p, e, f, d) keys and values as sinks; return what is attended to."""
-        cache = self.layers[layer]
-        cache.key[self.rows, :, :, : self.frames] = key
-        cache.value[self.rows, :, :, : self.frames] = value
+        all_of = slice(None)
+        self.layers[layer].write((self.rows, all_of, all_of, slice(self.frames)), key, value)
         return key, value
 
     def positions(self, layer: int) -> Projected | None:
@@ -174,21 +199,29 @@ class Prefill:
 class RingStep:
     """One streamed frame a row: write the ring, then attend to the whole cache.
 
-    age: (g,) int64 on the device, t - r of every row (see `ring_visibility`).
+    age: (g,) int64 on the device, t - r of every row (see `ring_visibility`). kernel: a Triton
+    kernel does both, instead of `exchange` and what attends to its result.
     """
 
-    def __init__(self, layers: Sequence[LayerCache], age: Tensor, window: AttentionWindow) -> None:
+    def __init__(
+        self,
+        layers: Sequence[LayerCache],
+        age: Tensor,
+        window: AttentionWindow,
+        kernel: bool = False,
+    ) -> None:
         self.layers, self.frames = layers, 1
+        self.age, self.window, self.kernel = age, window, kernel
         self.visibility = ring_visibility(age, window)
         self.slots = ring_slots(age, window)
         self.rows = torch.arange(len(age), device=age.device)
 
     def exchange(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Write (g, p, e, 1, d) keys and values into each row's slot; return the whole cache."""
-        cache = self.layers[layer]
-        cache.key[self.rows, :, :, self.slots] = key[:, :, :, 0]
-        cache.value[self.rows, :, :, self.slots] = value[:, :, :, 0]
-        return cache.key, cache.value
+        cache, all_of = self.layers[layer], slice(None)
+        place = self.rows, all_of, all_of, self.slots
+        cache.write(place, key[:, :, :, 0], value[:, :, :, 0])
+        return cache.read(key.dtype)
 
     def positions(self, layer: int) -> Projected | None:
         """Projected positions, if the caches hold them."""

@@ -9,6 +9,7 @@ from typing import Any
 from ..live2diff_core.config import DepthRule, StreamConfig
 from ..live2diff_core.errors import MemoryBudgetError
 from ..live2diff_core.models.translator import TranslationModel
+from ..live2diff_core.stream.interrupt import interruptible
 from ..live2diff_core.weights.budget import Footprint, StreamSize, estimate, model_footprint
 from . import host
 
@@ -33,12 +34,8 @@ class HostedModel:
     @contextmanager
     def running(self, config: StreamConfig, caches: int) -> Iterator[None]:
         """As `loaded`; an interrupt is heard at every call of the network."""
-        hook = self.model.unet.register_forward_pre_hook(_hear_interrupt)
-        try:
-            with self.loaded(config, caches):
-                yield
-        finally:
-            hook.remove()
+        with interruptible(host.check_interrupt), self.loaded(config, caches):
+            yield
 
     @contextmanager
     def loaded(self, config: StreamConfig, caches: int) -> Iterator[None]:
@@ -63,11 +60,8 @@ class HostedModel:
             ) from error
 
 
-def _hear_interrupt(*_: object) -> None:
-    host.check_interrupt()
-
-
 def stream_size(config: StreamConfig) -> StreamSize:
     """What a stream's memory follows from."""
     branches = 2 if config.guidance.mode == "full" else 1
-    return StreamSize(config.width, config.height, len(config.steps.indices), branches)
+    steps = len(config.steps.indices)
+    return StreamSize(config.width, config.height, steps, branches, cache=config.cache)

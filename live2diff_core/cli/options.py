@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import torch
 
-from ..config import Guidance, StepSelection, StreamConfig, parse_t_index
+from ..config import Guidance, RuntimeConfig, StepSelection, StreamConfig, parse_t_index
 from ..errors import ConfigError, WeightsMissingError
 from ..models.translator import TranslationModel
 from ..weights import model as weights
@@ -108,6 +108,33 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         default="running",
         help="depth is normalised over the stream (default), or for each frame alone (flickers)",
     )
+    add_speed_options(parser)
+
+
+def add_speed_options(parser: argparse.ArgumentParser) -> None:
+    """How a stream is computed; see docs/performance.md."""
+    speed = parser.add_argument_group("speed", "what each gives and costs: docs/performance.md")
+    speed.add_argument(
+        "--runtime",
+        choices=("eager", "compile", "graph"),
+        default="eager",
+        help="run the network as it is (default), compiled, or as a CUDA graph",
+    )
+    speed.add_argument(
+        "--attention",
+        choices=("auto", "torch", "triton"),
+        default="auto",
+        help="temporal attention in PyTorch or as a Triton kernel (default: auto, by device)",
+    )
+    speed.add_argument(
+        "--cache",
+        choices=("network", "float8"),
+        default="network",
+        help="keys and values in the network's precision (default), or in 8 bits",
+    )
+    speed.add_argument(
+        "--depth-every", type=int, default=1, metavar="K", help="depth of every k-th frame alone"
+    )
 
 
 def model_spec(options: argparse.Namespace) -> ModelSpec:
@@ -154,7 +181,7 @@ def check_memory(model: TranslationModel, config: StreamConfig) -> None:
     loaded = replace(model_footprint(model), weights=0, adapters=0)
     branches = 2 if config.guidance.mode == "full" else 1
     steps = len(config.steps.indices)
-    stream = StreamSize(config.width, config.height, steps, branches, config.window)
+    stream = StreamSize(config.width, config.height, steps, branches, config.window, config.cache)
     check(loaded, stream, model.device)
 
 
@@ -171,6 +198,9 @@ def stream_config(
         guidance=Guidance(options.guidance, options.guidance_scale, options.negative),
         fit=options.fit,
         depth_range=options.depth_range,
+        depth_every=options.depth_every,
+        cache=options.cache,
+        runtime=RuntimeConfig(options.runtime, options.attention),
     )
 
 

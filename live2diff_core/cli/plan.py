@@ -44,6 +44,9 @@ def add_command(commands: Commands) -> None:
     parser.add_argument(
         "--guidance", choices=("none", "self", "full"), default="none", help="full doubles the rows"
     )
+    parser.add_argument(
+        "--cache", choices=("network", "float8"), default="network", help="float8 halves it or more"
+    )
     parser.add_argument("--vae", choices=AUTOENCODERS, help="autoencoder (default: taesd)")
     parser.add_argument(
         "--lora", action="append", default=[], metavar="FILE", help="a LoRA; repeatable"
@@ -83,7 +86,7 @@ def _asked(options: argparse.Namespace, dtype: torch.dtype) -> tuple[Footprint, 
     width, height = options.size or size
     count = len(steps.indices) if options.steps is None else options.steps
     branches = 2 if options.guidance == "full" else 1
-    return model, StreamSize(width, height, count, branches)
+    return model, StreamSize(width, height, count, branches, cache=options.cache)
 
 
 def _print(plan: dict[str, Any]) -> None:

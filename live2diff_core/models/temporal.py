@@ -9,8 +9,9 @@ from diffusers.models.attention import FeedForward
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..cache import Projected, TemporalState, Visibility
+from ..cache import Projected, RingStep, TemporalState, Visibility
 from ..config import TemporalConfig
+from .ring_attention import ring_attention
 
 
 def sinusoidal_positions(length: int, channels: int) -> Tensor:
@@ -61,13 +62,16 @@ class TemporalAttention(nn.Module):
     def forward(self, x: Tensor, state: TemporalState) -> Tensor:
         """x: (g f, p, c) -> (g f, p, c). `state` stores keys and values and says what is seen."""
         view = state.visibility
-        key, value = state.exchange(
-            self.layer, self._split(self.to_k(x), state), self._split(self.to_v(x), state)
-        )
         tables = state.positions(self.layer) or self.project_positions(len(self.position))
         own = rearrange(tables.query[view.queries], "g f e d -> g 1 e f d")
         query = self._split(self.to_q(x), state) + own
-        out = attend(query, key, value, tables, view)
+        key, value = self._split(self.to_k(x), state), self._split(self.to_v(x), state)
+        if isinstance(state, RingStep) and state.kernel:
+            cache = state.layers[self.layer]
+            out = ring_attention(query, key, value, cache, state.age, state.window)
+        else:
+            key, value = state.exchange(self.layer, key, value)
+            out = attend(query, key, value, tables, view)
         return self.to_out(rearrange(out, "g p e f d -> (g f) p (e d)"))
 
     def project_positions(self, count: int) -> Projected:

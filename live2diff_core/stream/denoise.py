@@ -5,21 +5,23 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..cache import LayerCache, Prefill, RingStep, allocate
-from ..config import AttentionWindow, Guidance
+from ..cache import LayerCache, Prefill, RingStep, allocate, cache_dtype
+from ..config import AttentionWindow, CacheKind, Guidance
 from ..models.cross_attention import TextKeys
 from ..models.unet import StreamingUNet
 from ..schedule import Schedule
+from .interrupt import hear
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Guides:
     """What the network makes of texts and timesteps, computed once: embeddings (branches, N, c) and
-    the cross-attention's keys.
+    the cross-attention's keys. scale: of the guidance, a float32 scalar on the device.
     """
 
     embeddings: Tensor
     keys: TextKeys
+    scale: Tensor
 
     def rows(self, step: int | slice, count: int) -> Tensor:
         """Embeddings of `count` rows of each branch at these steps: (n, c)."""
@@ -49,7 +51,8 @@ class Conditioning:
         texts = self.text if self.negative is None else torch.cat([self.text, self.negative])
         timesteps = schedule.timesteps.repeat(self.branches)
         embeddings = unet.embed(timesteps, texts.repeat_interleave(schedule.steps, 0))
-        return Guides(embeddings.unflatten(0, (self.branches, -1)), unet.text_keys(texts))
+        scale = torch.tensor(self.guidance.scale, device=texts.device)
+        return Guides(embeddings.unflatten(0, (self.branches, -1)), unet.text_keys(texts), scale)
 
     @property
     def branches(self) -> int:
@@ -63,7 +66,8 @@ class StreamState:
 
     Row r holds the frame that was pushed r calls ago: x (N, c, h, w) its noisy latent, source (N,
     c, h, w) its clean input latent, depth (N, c0, h, w) its depth features. clock: int64 scalar,
-    frames pushed since the prefill. Latents are float32, all else is in the network's dtype.
+    frames pushed since the prefill. Latents are float32, all else is in the network's dtype, only
+    the cache may be in float8. kernel: a Triton kernel attends over time in the steps.
     """
 
     x: Tensor
@@ -73,6 +77,7 @@ class StreamState:
     rows: Tensor
     layers: list[LayerCache]
     window: AttentionWindow
+    kernel: bool
 
     @property
     def nbytes(self) -> int:
@@ -83,18 +88,29 @@ class StreamState:
         return sum(tensor.nbytes for tensor in tensors)
 
 
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """How the cache is kept, in the network's dtype or in float8, and by what it is attended to."""
+
+    kind: CacheKind = "network"
+    kernel: bool = False
+
+
 def make_state(
     unet: StreamingUNet,
     latent: Tensor,
     steps: int,
     branches: int,
     window: AttentionWindow,
+    use: CacheUse | None = None,
 ) -> StreamState:
     """Empty state for latents like `latent` (..., c, h, w)."""
     channels, height, width = latent.shape[-3:]
     like = unet.depth_mapping.conv_out.weight
     first = unet.depth_mapping.conv_out.out_channels
-    empty = allocate(unet.cache_shapes(height, width), steps * branches, window, like)
+    use = use or CacheUse()
+    kept = like.new_empty(0, dtype=cache_dtype(use.kind, like.dtype))
+    empty = allocate(unet.cache_shapes(height, width), steps * branches, window, kept)
     layers = [
         replace(cache, positions=attention.project_positions(window.slots))
         for cache, attention in zip(empty, unet.attentions(), strict=True)
@@ -107,6 +123,7 @@ def make_state(
         rows=torch.arange(steps, device=latent.device).repeat(branches),
         layers=layers,
         window=window,
+        kernel=use.kernel,
     )
 
 
@@ -140,6 +157,7 @@ class Prefilling:
 
     def advance(self, unet: StreamingUNet, condition: Conditioning) -> None:
         """The next step: one network call. What raises leaves the step to be done again."""
+        hear()
         schedule, frames = self._schedule, self._frames
         step = len(self.trail) - 1
         row = slice(step, None, schedule.steps)
@@ -197,7 +215,7 @@ def step(
     """
     state.x[0] = schedule.add_noise(frame.latent, frame.noise, slice(0, 1))[0]
     state.source[0], state.depth[0] = frame.latent, frame.depth
-    temporal = RingStep(state.layers, state.clock - state.rows, state.window)
+    temporal = RingStep(state.layers, state.clock - state.rows, state.window, state.kernel)
     rows = slice(None)
     inputs = state.x, state.source, state.depth
     x0 = _denoise(unet, schedule, condition, inputs, rows, temporal)
@@ -229,10 +247,10 @@ def _denoise(
         temporal,
     ).float()
     x0 = schedule.predict_x0(x, output[: len(x)], step)
-    scale = condition.guidance.scale
-    if condition.guidance.mode == "self":
+    scale, mode = guides.scale, condition.guidance.mode
+    if mode == "self":
         x0 = source + scale * (x0 - source)
-    elif condition.guidance.mode == "full":
+    elif mode == "full":
         base = schedule.predict_x0(x, output[len(x) :], step)
         x0 = base + scale * (x0 - base)
     return schedule.consistency(x, x0, step)

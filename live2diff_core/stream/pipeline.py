@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .denoise import NewFrame, Prefilling, StreamState, WarmupFrames, make_state, step
+from .denoise import CacheUse, NewFrame, Prefilling, StreamState, WarmupFrames, make_state
+from .interrupt import hear
 from .noise import StreamNoise
 from .plan import Plan
+from .runtime import Step, make_step, uses_kernel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,21 +34,23 @@ class InFlight:
 class Pipeline:
     """A cache with the rows and the noise that go with it.
 
-    calls: of the network since the prefill, as if every row had been filled by one. drained: rows
-    were emptied by calls without a frame of their own.
+    run: what runs the steps. calls: of the network since the prefill, as if every row had been
+    filled by one. drained: rows were emptied by calls without a frame of their own.
     """
 
     plan: Plan
     state: StreamState
     noise: StreamNoise
+    run: Step
     calls: int = 0
     drained: bool = False
 
     def step(self, entry: NetworkInput) -> Tensor | None:
         """One network call; x0 (c, h, w) of the frame that leaves the last row, if there is one."""
+        hear()
         plan = self.plan
         frame = NewFrame(entry.latent, entry.depth, *self.noise.frame())
-        x0 = step(plan.model.unet, self.state, plan.schedule, plan.condition, frame)
+        x0 = self.run(plan.model.unet, self.state, plan.schedule, plan.condition, frame)
         self.calls += 1
         return None if self.calls < plan.schedule.steps else x0
 
@@ -78,6 +82,8 @@ def begin_pipeline(
     if noise is None:
         noise = StreamNoise(config.seed, config.noise, steps, latents)
     branches = plan.condition.branches
-    state = make_state(plan.model.unet, latents, steps, branches, config.window)
+    use = CacheUse(config.cache, uses_kernel(config.runtime, latents.device))
+    state = make_state(plan.model.unet, latents, steps, branches, config.window, use)
     frames = WarmupFrames(latents, depth, *noise.warmup(len(latents)))
-    return Pipeline(plan, state, noise), Prefilling(state, plan.schedule, frames)
+    run = make_step(config.runtime, state)
+    return Pipeline(plan, state, noise, run), Prefilling(state, plan.schedule, frames)

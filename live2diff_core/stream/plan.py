@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..cache import FrameShape, cache_bytes
+from ..cache import FrameShape, cache_bytes, cache_dtype
 from ..config import Guidance, StreamConfig
 from ..errors import ConfigError
 from ..models.translator import TranslationModel
 from ..schedule import Schedule, make_schedule
 from .denoise import Conditioning
+from .runtime import check_runtime
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +33,8 @@ class Plan:
         depth = unet.depth_mapping.conv_out.out_channels
         frame = FrameShape(height * width, model.autoencoder.channels, depth)
         shapes, rows = unet.cache_shapes(height, width), steps * self.condition.branches
-        cache = cache_bytes(shapes, rows, config.window, model.dtype)
+        kept = cache_dtype(config.cache, model.dtype)
+        cache = cache_bytes(shapes, rows, config.window, kept)
         return cache + steps * frame.nbytes(2, model.dtype)
 
 
@@ -43,6 +45,7 @@ def make_plan(model: TranslationModel, config: StreamConfig, prompt: str | Tenso
     """
     model.check_size(config.width, config.height)
     _check_window(model, config)
+    check_runtime(config.runtime, model.device)
     condition = read_condition(model, config.guidance, prompt)
     schedule = make_schedule(model.schedule, config.steps, model.device)
     condition = prepare(condition, model, schedule)

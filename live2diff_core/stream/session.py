@@ -56,8 +56,9 @@ class Session:
         self._in_flight: deque[InFlight] = deque()
         self._ready: list[Frame] = []
         self._depth_range = DepthRange(self.config.depth_range)
+        self._depth: Tensor | None = None  # of the last frame whose depth was estimated
         self._watch = Stopwatch(self._clock)
-        self._frames_in = self._frames_out = self._reprimes = 0
+        self._seen = self._frames_in = self._frames_out = self._reprimes = 0
         self._last_index = -1
 
     # ---- what it is
@@ -194,8 +195,10 @@ class Session:
             rgb = fit_frame(rgb, config.width, config.height, config.fit)[None]
             latent = model.encode(rgb)[0]
         with self._watch.measure("depth"):
-            depth = model.depth_features(rgb, self._depth_range)[0]
-        return NetworkInput(latent, depth)
+            if self._depth is None or self._seen % config.depth_every == 0:
+                self._depth = model.depth_features(rgb, self._depth_range)[0]
+        self._seen += 1
+        return NetworkInput(latent, self._depth)
 
     def _step(self, pipeline: Pipeline, entry: NetworkInput) -> Tensor | None:
         with self._watch.measure("network"):

@@ -18,8 +18,8 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel
 
-from ..cache import FrameShape, cache_bytes
-from ..config import MAX_STEPS, AttentionWindow
+from ..cache import FrameShape, cache_bytes, cache_dtype
+from ..config import MAX_STEPS, AttentionWindow, CacheKind
 from ..errors import ConfigError, FrameSizeError, MemoryBudgetError
 from ..models.adapters import Adapter
 from ..models.autoencoder import Autoencoder, KLAutoencoder, TinyAutoencoder
@@ -81,6 +81,7 @@ class StreamSize:
     steps: int
     branches: int = 1
     window: AttentionWindow = field(default_factory=AttentionWindow)
+    cache: CacheKind = "network"
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= MAX_STEPS or min(self.width, self.height) < 1:
@@ -237,7 +238,7 @@ def estimate(model: Footprint, stream: StreamSize) -> Budget:
     first = unet.depth_mapping.conv_out.out_channels
     frame = FrameShape(height * width, int(unet.spatial.config.in_channels), first)
     shapes, rows = unet.cache_shapes(height, width), stream.steps * stream.branches
-    kept = cache_bytes(shapes, rows, stream.window, dtype)
+    kept = cache_bytes(shapes, rows, stream.window, cache_dtype(stream.cache, dtype))
     kept += stream.steps * frame.nbytes(2, dtype)
     kept += stream.window.sinks * frame.nbytes(1, dtype)  # the last inputs, to re-prime from
     evaluated = max(stream.window.sinks, stream.steps) * stream.branches
