@@ -14,6 +14,7 @@ from .sampler import Live2DiffSampler
 from .screen import Live2DiffScreen
 from .server_camera import Live2DiffServerCamera
 from .socket_source import Live2DiffSocketSource
+from .speed import Live2DiffSpeed
 from .translate_video import Live2DiffTranslateVideo
 from .video_source import Live2DiffVideoSource
 from .warmup import Live2DiffWarmup
@@ -21,6 +22,7 @@ from .warmup import Live2DiffWarmup
 NODE_DISPLAY_NAMES = {
     Live2DiffBundledModel: "Live2Diff Bundled Model",
     Live2DiffApply: "Live2Diff Apply",
+    Live2DiffSpeed: "Live2Diff Speed",
     Live2DiffWarmup: "Live2Diff Warm-up",
     Live2DiffSampler: "Live2Diff Sampler",
     Live2DiffTranslateVideo: "Live2Diff Translate Video",

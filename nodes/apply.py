@@ -100,7 +100,7 @@ class Live2DiffApply:
     ) -> "tuple[HostedModel]":
         """Raises WeightsError for a MODEL, VAE or file of another kind."""
         from ..live2diff_core.models.translator import ModelDefaults, TranslationModel
-        from .hosted import HostedModel
+        from .hosted import Computing, HostedModel
         from .unet import prediction_of, unet_of
         from .vae import HostAutoencoder
 
@@ -118,7 +118,7 @@ class Live2DiffApply:
             defaults=ModelDefaults(SIDE, SIDE, STEPS),
         )
         patchers = (unet.patcher, autoencoder.patcher, *depth_patchers)
-        return (HostedModel(translation, depth_range, patchers),)
+        return (HostedModel(translation, patchers, Computing(depth_range)),)
 
 
 def _depth(name: str, dtype: "torch.dtype") -> "tuple[DepthEstimator, tuple[Any, ...]]":

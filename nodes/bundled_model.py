@@ -55,7 +55,7 @@ def _load(device: torch.device, dtype: torch.dtype) -> "HostedModel":
 
     model = load_bundled(device=host.storage_device(), dtype=dtype)
     residents = [host.Resident(network, device) for network in (model.unet, model.autoencoder)]
-    return HostedModel(model, "running", tuple(resident.patcher for resident in residents))
+    return HostedModel(model, tuple(resident.patcher for resident in residents))
 
 
 class BundledClip:

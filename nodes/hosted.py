@@ -2,16 +2,26 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ..live2diff_core.config import DepthRule, StreamConfig
+from ..live2diff_core.config import CacheKind, DepthRule, RuntimeConfig, StreamConfig
 from ..live2diff_core.errors import MemoryBudgetError
 from ..live2diff_core.models.translator import TranslationModel
 from ..live2diff_core.stream.interrupt import interruptible
 from ..live2diff_core.weights.budget import Footprint, StreamSize, estimate, model_footprint
 from . import host
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How every stream of a model is computed, as in `StreamConfig`."""
+
+    depth_range: DepthRule = "running"
+    depth_every: int = 1
+    cache: CacheKind = "network"
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,8 +33,8 @@ class HostedModel:
     """
 
     model: TranslationModel
-    depth_range: DepthRule
     patchers: tuple[Any, ...]
+    computing: Computing = field(default_factory=Computing)
 
     @cached_property
     def footprint(self) -> Footprint:

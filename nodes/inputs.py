@@ -1,10 +1,13 @@
 """Widgets that several nodes have, what they mean, and what is said of wrong ones."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..live2diff_core.config import MAX_STEPS, DepthRule, StepSelection, StreamConfig, parse_t_index
+from ..live2diff_core.config import MAX_STEPS, StepSelection, StreamConfig, parse_t_index
 from ..live2diff_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from .hosted import Computing
 
 MULTIPLE = 64  # pixels; what Stable Diffusion 1.5 takes, and so every model here
 MAX_SIDE = 2048
@@ -149,7 +152,7 @@ def step_selection(settings: Mapping[str, Any]) -> StepSelection:
     return StepSelection(strength=settings["denoise"], steps=settings["steps"])
 
 
-def stream_config(settings: Mapping[str, Any], depth_range: DepthRule) -> StreamConfig:
+def stream_config(settings: Mapping[str, Any], computing: "Computing") -> StreamConfig:
     """A stream's settings from its node's widgets. Raises ConfigError."""
     check_size(settings["width"], settings["height"])
     return StreamConfig(
@@ -159,5 +162,8 @@ def stream_config(settings: Mapping[str, Any], depth_range: DepthRule) -> Stream
         noise=settings["noise"],
         seed=settings["seed"] % (MAX_SEED + 1),  # what others draw goes up to 2^64
         fit=settings["fit"],
-        depth_range=depth_range,
+        depth_range=computing.depth_range,
+        depth_every=computing.depth_every,
+        cache=computing.cache,
+        runtime=computing.runtime,
     )

@@ -145,7 +145,7 @@ def live_setup(
 
 def live_config(settings: Mapping[str, Any], hosted: HostedModel) -> StreamConfig:
     """A stream's settings from the widgets. Raises ConfigError."""
-    config = stream_config(settings, hosted.depth_range)
+    config = stream_config(settings, hosted.computing)
     if settings["guidance"] <= 1:
         return config
     guidance = Guidance("full", settings["guidance"], settings["negative"])

@@ -45,6 +45,7 @@ class Live2DiffPlan:
 
         footprint, device = model.footprint, host.network_device()
         free = host.free_bytes(footprint.weights)
-        plan = make_plan(footprint, StreamSize(width, height, steps), device, free, SIDES)
+        stream = StreamSize(width, height, steps, cache=model.computing.cache)
+        plan = make_plan(footprint, stream, device, free, SIDES)
         text = plan_text(plan)
         return {"ui": {"text": [text]}, "result": (text,)}

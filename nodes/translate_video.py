@@ -61,7 +61,7 @@ class Live2DiffTranslateVideo(StreamNode):
         from .sessions import DirectedSession
         from .video import new_file, open_video
 
-        config = stream_config({"t_index": "", **settings}, model.depth_range)
+        config = stream_config({"t_index": "", **settings}, model.computing)
         prompt = read_prompt(conditioning, model.model.text_channels)
         with (
             open_video(video) as source,

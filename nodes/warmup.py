@@ -74,7 +74,7 @@ class Live2DiffWarmup(StreamNode):
 
         if problem := _too_few(frames):
             raise FrameSizeError(problem)
-        config = stream_config({"t_index": "", **settings}, model.depth_range)
+        config = stream_config({"t_index": "", **settings}, model.computing)
         prompt = read_prompt(conditioning, model.model.text_channels)
         first = tuple(to_frames(frames[:FRAMES].clone()))  # of the whole batch nothing is kept
         stream = Stream(model, config, prompt, first, (host.client_id(), unique_id))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from live2diff_core.cache import (
+    FLOAT8,
     LayerCache,
     LayerShape,
     Prefill,
@@ -200,3 +201,19 @@ def test_a_ring_step_writes_one_slot_of_each_row_in_place():
             assert torch.equal(cache[row, :, :, slot], new[row, :, :, 0])
             others = [s for s in range(5) if s != slot]
             assert (cache[row][:, :, others] == -1).all()
+
+
+def test_a_cache_of_8_bits_keeps_what_they_can_hold():
+    window = AttentionWindow(2, 3)
+    (layer,) = allocate([LayerShape(4, 2, 3)], 3, window, torch.zeros((), dtype=FLOAT8))
+    key, value = torch.rand(3, 4, 2, 1, 3), torch.full((3, 4, 2, 1, 3), 1000.0)
+    sinks = torch.rand(1, 4, 2, 2, 3)
+    Prefill([layer], slice(1, None, 3), 2, 1).exchange(0, sinks, -1000 * torch.ones_like(sinks))
+    keys, values = RingStep([layer], torch.tensor([4, 3, 1]), window).exchange(0, key, value)
+    assert keys.dtype == torch.float32
+    for row, slot in enumerate((3, 2, 3)):
+        assert torch.equal(keys[row, :, :, slot], key[row, :, :, 0].to(FLOAT8).float())
+        assert (values[row, :, :, slot] == 448).all()
+    assert torch.equal(keys[1:2, :, :, :2], sinks.to(FLOAT8).float())
+    assert (values[1, :, :, :2] == -448).all()
+    assert layer.key.nbytes == 3 * 4 * 2 * 5 * 3

@@ -108,6 +108,9 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         default="running",
         help="depth is normalised over the stream (default), or for each frame alone (flickers)",
     )
+    parser.add_argument(
+        "--depth-every", type=int, default=1, metavar="K", help="depth of every k-th frame alone"
+    )
     add_speed_options(parser)
 
 
@@ -131,9 +134,6 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
         choices=("network", "float8"),
         default="network",
         help="keys and values in the network's precision (default), or in 8 bits",
-    )
-    speed.add_argument(
-        "--depth-every", type=int, default=1, metavar="K", help="depth of every k-th frame alone"
     )
 
 

@@ -4,8 +4,9 @@ import argparse
 import json
 from pathlib import Path
 
+from ..config import RuntimeConfig
 from ..metrics.parity import Recording, replay
-from .options import Commands
+from .options import DTYPES, Commands, add_speed_options
 
 DIFFERENT = 1
 
@@ -22,6 +23,8 @@ def add_command(commands: Commands) -> None:
     parser.add_argument(
         "--tolerance", type=float, default=1e-3, help="largest error that passes (default: 1e-3)"
     )
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
+    add_speed_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -29,10 +32,11 @@ def add_command(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Replay; 1 if a case is beyond the tolerance or a table differs."""
     recording = Recording(options.directory)
-    unet = recording.network()
+    unet = recording.network().to(DTYPES[options.dtype])
+    runtime = RuntimeConfig(options.runtime, options.attention)
     results = []
     for case in recording.cases(options.case):
-        result = replay(case, unet)
+        result = replay(case, unet, runtime, options.cache)
         results.append(result)
         if not options.json:
             verdict = "ok" if result.within(options.tolerance) else "DIFFERENT"

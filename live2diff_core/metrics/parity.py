@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from torch import Tensor
 from ..cache import ring_slots, ring_visibility
 from ..config import (
     AttentionWindow,
+    CacheKind,
     Guidance,
     NoiseScheduleConfig,
+    RuntimeConfig,
     StepSelection,
     TemporalConfig,
 )
@@ -23,14 +25,15 @@ from ..errors import ConfigError, WeightsFormatError
 from ..models.unet import MotionConfig, StreamingUNet
 from ..schedule import Schedule, make_schedule
 from ..stream.denoise import (
+    CacheUse,
     Conditioning,
     NewFrame,
     StreamState,
     WarmupFrames,
     make_state,
     prefill,
-    step,
 )
+from ..stream.runtime import make_step, uses_kernel
 from ..weights.files import read_safetensors
 from ..weights.load import load_live2diff
 
@@ -145,11 +148,24 @@ class Case:
 
 
 @torch.inference_mode()
-def replay(case: Case, unet: StreamingUNet) -> ParityResult:
-    """Run one recorded stream through our code and compare. Raises WeightsFormatError."""
+def replay(
+    case: Case,
+    unet: StreamingUNet,
+    runtime: RuntimeConfig | None = None,
+    cache: CacheKind = "network",
+) -> ParityResult:
+    """Run one recorded stream through our code, in the network's dtype, and compare.
+
+    Raises WeightsFormatError, and ConfigError for a runtime that cannot be had here.
+    """
     schedule, frames = case.schedule(), len(case["stream.latents"])
-    condition = Conditioning(case["prompt_embeds"], Guidance())
-    state = make_state(unet, case["warmup.latents"], schedule.steps, 1, case.recording.window)
+    runtime = runtime or RuntimeConfig()
+    condition = Conditioning(case["prompt_embeds"].to(_dtype(unet)), Guidance())
+    condition = replace(condition, guides=condition.guided(unet, schedule))
+    latents, window = case["warmup.latents"], case.recording.window
+    use = CacheUse(cache, uses_kernel(runtime, latents.device))
+    state = make_state(unet, latents, schedule.steps, 1, window, use)
+    step = make_step(runtime, state)
     x0 = prefill(unet, state, schedule, condition, _warmup_frames(case, unet, schedule.steps))[-1]
     warmup_error = _error(x0, case["warmup.x0"])
     cache_errors = _cache_errors(case, state, "after_warmup")
@@ -177,7 +193,7 @@ def _warmup_frames(case: Case, unet: StreamingUNet, steps: int) -> WarmupFrames:
     renoise = latents.new_zeros(0, *latents.shape)
     if steps > 1:
         renoise = case["noise.warmup_renoise"].transpose(1, 2)  # (n, c, f, h, w) -> (n, f, ...)
-    depth = unet.depth_mapping(case["warmup.depth"])
+    depth = unet.depth_mapping(case["warmup.depth"].to(_dtype(unet)))
     return WarmupFrames(latents, depth, case["noise.warmup_encode"], renoise)
 
 
@@ -186,8 +202,12 @@ def _new_frame(case: Case, unet: StreamingUNet, steps: int, t: int) -> NewFrame:
     renoise = latent.new_zeros(0, *latent.shape)
     if steps > 1:
         renoise = case["noise.stream_renoise"][t]
-    depth = unet.depth_mapping(case["stream.depth"][t : t + 1])[0]
+    depth = unet.depth_mapping(case["stream.depth"][t : t + 1].to(_dtype(unet)))[0]
     return NewFrame(latent, depth, case["noise.stream_encode"][t], renoise)
+
+
+def _dtype(unet: StreamingUNet) -> torch.dtype:
+    return unet.depth_mapping.conv_in.weight.dtype
 
 
 def _error(ours: Tensor, theirs: Tensor) -> float:
@@ -242,7 +262,7 @@ def _cache_errors(case: Case, state: StreamState, when: str) -> list[float]:
         if recorded is None:
             continue
         pixels = case.facts["kv_pixels"][str(layer)]
-        for index, ours in enumerate((cache.key, cache.value)):
+        for index, ours in enumerate(cache.read(torch.float32)):
             # (n, p, e, slots, d) -> (n, p, slots, c)
             mine = ours[:, pixels].transpose(2, 3).flatten(3)
             gap = (mine - recorded[:, index]).abs().amax((1, 3))  # (n, slots)

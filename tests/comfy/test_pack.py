@@ -11,6 +11,7 @@ from tests.comfy.server import PACK, ComfyServer
 CLASSES = [
     "Live2DiffBundledModel",
     "Live2DiffApply",
+    "Live2DiffSpeed",
     "Live2DiffWarmup",
     "Live2DiffSampler",
     "Live2DiffTranslateVideo",

@@ -78,3 +78,28 @@ async def test_what_is_right_is_queued(client: Client) -> None:
     outputs = await client.run({**bundled(), "plan": plan})
     (report,) = outputs["plan"]["text"]
     assert "512" in report
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ({"runtime": "graph"}, "runtime graph replays CUDA graphs and the model is on cpu"),
+        ({"attention": "triton"}, "attention triton: it needs a GPU"),
+    ],
+)
+async def test_a_way_of_computing_that_is_not_here(
+    client: Client, clip: Clip, choice: dict[str, str], words: str
+) -> None:
+    with pytest.raises(PromptFailed, match=words):
+        await client.run(sped(translation(clip.name), **choice))
+
+
+async def test_a_way_of_computing_that_is_here(client: Client, clip: Clip) -> None:
+    outputs = await client.run(sped(translation(clip.name), cache="float8", depth_every=3))
+    assert outputs["save"]
+
+
+def sped(workflow: Workflow, **changes: object) -> Workflow:
+    choices = {"runtime": "eager", "attention": "auto", "cache": "network", "depth_every": 1}
+    workflow["video"]["inputs"]["model"] = ["speed", 0]
+    return {**workflow, "speed": node("Live2DiffSpeed", model=["model", 0], **choices | changes)}

@@ -29,7 +29,7 @@ COUNT, CHANGE = 12, 4  # frames of a lockstep stream, and the one before which s
 def tiny(words: str = "ink", **inputs: Any) -> dict[str, Any]:
     """Inputs of a Live node on the tiny model."""
     model = tiny_model()
-    hosted = pack_module("nodes.hosted").HostedModel(model, "running", ())
+    hosted = pack_module("nodes.hosted").HostedModel(model, ())
     clip = pack_module("nodes.bundled_model").BundledClip(model.text)
     return {"model": hosted, "clip": clip, "prompt": words, **inputs}
 

@@ -137,7 +137,7 @@ def test_another_device_policy_is_seen(models, monkeypatch):
 def test_the_model_is_of_the_parts_that_were_connected(models):
     hosted = applied(model=FakeModel(predicts=V_PREDICTION), depth_range="frame")
     model = hosted.model
-    assert hosted.depth_range == "frame"
+    assert hosted.computing.depth_range == "frame"
     assert model.schedule.prediction == "v_prediction"
     assert model.text_encoder is None
     assert isinstance(model.depth, StructureMap)

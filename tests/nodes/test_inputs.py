@@ -8,6 +8,7 @@ from tests.nodes.graph import MAPPINGS, SETTINGS
 from tests.pack import pack_module
 
 inputs = pack_module("nodes.inputs")
+COMPUTING = pack_module("nodes.hosted").Computing()
 NODES = [MAPPINGS["Live2DiffWarmup"], MAPPINGS["Live2DiffTranslateVideo"]]
 WIDGETS = {"width": 256, "height": 192, "steps": 2, "denoise": 0.6, "t_index": ""}
 
@@ -59,9 +60,9 @@ def test_t_index_overrides_steps_and_denoise() -> None:
 
 def test_a_run_checks_the_size_again() -> None:
     with pytest.raises(ConfigError, match="width"):
-        inputs.stream_config({**SETTINGS, "t_index": "", "width": 100}, "running")
+        inputs.stream_config({**SETTINGS, "t_index": "", "width": 100}, COMPUTING)
 
 
 def test_seeds_that_others_draw_are_taken() -> None:
-    largest = inputs.stream_config({**SETTINGS, "t_index": "", "seed": 2**64 - 1}, "running")
+    largest = inputs.stream_config({**SETTINGS, "t_index": "", "seed": 2**64 - 1}, COMPUTING)
     assert largest.seed == 2**63 - 1

@@ -217,7 +217,7 @@ def test_a_lora_of_another_base_is_refused(tmp_path, monkeypatch) -> None:
 def test_a_lora_is_merged_where_the_network_runs(lora, monkeypatch, with_lora) -> None:
     """ComfyUI moves the network when it loads it; here it is moved to another precision."""
     model = make_model()
-    hosted = pack_module("nodes.hosted").HostedModel(model, "running", ())
+    hosted = pack_module("nodes.hosted").HostedModel(model, ())
 
     def load(patchers: object, needed: int) -> None:
         for network in (model.unet, model.autoencoder):

@@ -23,6 +23,7 @@ NAMES = {
     "Live2DiffScreen",
     "Live2DiffServerCamera",
     "Live2DiffSocketSource",
+    "Live2DiffSpeed",
     "Live2DiffTestPattern",
     "Live2DiffTranslateVideo",
     "Live2DiffVideoSource",

@@ -169,10 +169,10 @@ def test_an_unknown_style_is_answered_with_the_list(example) -> None:
 def test_a_size_that_the_model_cannot_take_is_refused() -> None:
     hosted = pack_module("nodes.hosted")
     model, _ = model_and_prompt()
-    config = pack_module("nodes.inputs").stream_config({**SETTINGS, "t_index": ""}, "running")
+    config = pack_module("nodes.inputs").stream_config({**SETTINGS, "t_index": ""}, model.computing)
     with (
         pytest.raises(FrameSizeError, match="multiples of 32"),
-        hosted.HostedModel(model.model, "running", ()).running(replace(config, width=40), 1),
+        hosted.HostedModel(model.model, ()).running(replace(config, width=40), 1),
     ):
         pass
 

@@ -357,3 +357,36 @@ def test_statistics_count_frames_and_time():
     assert session.stats.frames_out == session.stats.frames_in
     session.reset()
     assert (session.stats.frames_in, session.stats.frames_out) == (0, 0)
+
+
+# ---- what costs less
+
+
+def test_a_stream_with_an_8_bit_cache_is_close_and_as_large_as_it_says():
+    kept = open_session(stream_config(cache="float8"))
+    plain = open_session()
+    frames = make_frames(8 + 20)
+    results = [[*s.warmup(frames[:8]), *s.push(frames[8:])] for s in (kept, plain)]
+    assert 0 < distance(*results) < 0.05
+    assert kept._pipeline.state.nbytes == kept.spec.state_bytes
+    assert kept.spec.state_bytes < plain.spec.state_bytes / 2
+
+
+@pytest.mark.parametrize("every", [1, 2, 5])
+def test_depth_is_estimated_for_every_kth_frame(every, monkeypatch):
+    session = open_session(stream_config(depth_every=every))
+    estimate, seen = type(session.model).depth_features, []
+
+    def counted(model, rgb, depth_range):
+        seen.append(rgb)
+        return estimate(model, rgb, depth_range)
+
+    monkeypatch.setattr(type(session.model), "depth_features", counted)
+    frames = make_frames(8 + 7)
+    session.warmup(frames[:8])
+    session.push(frames[8:])
+    assert [rgb[0].equal(frames[i * every].rgb) for i, rgb in enumerate(seen)] == [True] * len(seen)
+    assert len(seen) == -(-15 // every)
+    session.reset()
+    session.warmup(frames[3:11])
+    assert seen[-(-8 // every) * -1][0].equal(frames[3].rgb)

@@ -1,0 +1,220 @@
+"""How a step is run: compiled or recorded, the stream stays the same; what cannot be says why."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+from torch._inductor import cpp_builder
+from torch._inductor.exc import InvalidCxxCompiler
+
+from live2diff_core.config import Guidance, RuntimeConfig, StreamConfig
+from live2diff_core.errors import ConfigError
+from live2diff_core.frames import Frame
+from live2diff_core.stream import pipeline, runtime
+from live2diff_core.stream.interrupt import interruptible
+from live2diff_core.stream.runtime import GraphStep, check_runtime, make_step
+from live2diff_core.stream.session import Session
+from tests.stream.test_variants import at
+from tests.tiny import (
+    HEIGHT,
+    WIDTH,
+    distance,
+    make_frames,
+    open_session,
+    same,
+    steps_of,
+    stream_config,
+    tiny_model,
+)
+
+CPU = torch.device("cpu")
+COMPILE = RuntimeConfig("compile")
+FRAMES = make_frames(8 + 12)
+
+
+def stream(session: Session, frames: list[Frame] = FRAMES) -> list[Frame]:
+    done = session.warmup(frames[:8])
+    return [*done, *session.push(frames[8:])]
+
+
+@pytest.fixture
+def traced(monkeypatch) -> Iterator[Callable[[], int]]:
+    """torch.compile without code generation, which takes a minute; how often it has traced."""
+    compile_step = partial(torch.compile, backend="eager")
+    monkeypatch.setattr(torch, "compile", compile_step)
+    runtime._compiled.cache_clear()
+    yield lambda: counters["stats"]["unique_graphs"]
+    runtime._compiled.cache_clear()
+    torch._dynamo.reset()
+
+
+# ---- compile
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch in PyTorch
+def test_a_compiled_stream_is_the_same() -> None:
+    """The one test that generates code."""
+    plain, compiled = open_session(), open_session(stream_config(runtime=COMPILE))
+    assert distance(stream(plain), stream(compiled)) < 1e-5
+    for session in (plain, compiled):
+        session.update(prompt="neon", strength=0.4)
+    assert distance(plain.push(FRAMES[:3]), compiled.push(FRAMES[:3])) < 1e-5
+
+
+def test_changes_while_it_runs_compile_nothing(traced) -> None:
+    plain, compiled = open_session(), open_session(stream_config(runtime=COMPILE))
+    before = traced()
+    assert distance(stream(plain), stream(compiled)) < 1e-5
+    assert traced() == before + 1
+    changes = (
+        {"prompt": "neon lights"},
+        {"strength": 0.4},
+        {"seed": 3},
+        {"model": at(1.0)},
+        {"model": at(-0.5)},
+    )
+    for number, change in enumerate(changes):
+        for session in (plain, compiled):
+            session.update(**change)
+        more = make_frames(3, seed=number, first=20 + 3 * number)
+        assert distance(plain.push(more), compiled.push(more)) < 1e-5
+    for session in (plain, compiled):
+        session.steer("a neon city")
+    assert distance(plain.push(FRAMES[:3]), compiled.push(FRAMES[:3])) < 1e-5
+    assert traced() == before + 1
+
+
+def test_a_scale_of_guidance_compiles_nothing(traced) -> None:
+    config = stream_config(runtime=COMPILE, guidance=Guidance("self", 1.2))
+    session = open_session(config)
+    stream(session)
+    before = traced()
+    session.update(guidance=Guidance("self", 1.7))
+    session.push(FRAMES[:2])
+    assert traced() == before
+
+
+def test_sizes_live_beside_each_other(traced) -> None:
+    before = traced()
+    wide = StreamConfig(2 * WIDTH, HEIGHT, steps_of(2), runtime=COMPILE)
+    streams = [
+        (open_session(stream_config(runtime=COMPILE)), FRAMES),
+        (Session(tiny_model(), wide, "ink"), make_frames(12, 2 * WIDTH)),
+    ]
+    for session, frames in streams:
+        stream(session, frames)
+    for session, frames in (*streams, *streams):
+        session.push(frames[:2])
+    assert traced() == before + 2
+
+
+def test_what_compiling_breaks_on_is_told(monkeypatch) -> None:
+    monkeypatch.setattr(runtime, "step", lambda *_: torch._dynamo.graph_break())
+    runtime._compiled.cache_clear()
+    session = open_session(stream_config(runtime=COMPILE))
+    session.warmup(FRAMES[:8])
+    with pytest.raises(ConfigError, match="choose runtime eager"):
+        session.push(FRAMES[8:9])
+    runtime._compiled.cache_clear()
+
+
+# ---- CUDA graph
+
+
+class Replayed:
+    """Like a CUDA graph: nothing runs while it is recorded, a replay runs it on the same memory."""
+
+    made = 0
+
+    def __init__(self, run: Callable[[], Tensor], result: Tensor) -> None:
+        self.run, self.result = run, result
+        Replayed.made += 1
+
+    def replay(self) -> None:
+        self.result.copy_(self.run())
+
+
+def record(run: Callable[[], Tensor]) -> tuple[Replayed, Tensor]:
+    channels = tiny_model().autoencoder.channels
+    result = torch.zeros(channels, HEIGHT // 4, WIDTH // 4)
+    return Replayed(run, result), result
+
+
+@pytest.fixture
+def recorded(monkeypatch) -> Iterator[None]:
+    monkeypatch.setattr(pipeline, "make_step", lambda *_: GraphStep(runtime.step, record))
+    Replayed.made = 0
+
+
+def test_a_recorded_stream_is_the_same_to_the_bit(recorded, monkeypatch) -> None:
+    graphed = open_session()
+    result = stream(graphed)
+    assert Replayed.made == 1
+    graphed.update(prompt="neon", model=at(0.7))
+    result += graphed.push(FRAMES[:4])
+    graphed.steer("a neon city")
+    result += graphed.push(FRAMES[:4])
+    assert Replayed.made == 3
+    monkeypatch.setattr(pipeline, "make_step", make_step)
+    plain = open_session()
+    expected = stream(plain)
+    plain.update(prompt="neon", model=at(0.7))
+    expected += plain.push(FRAMES[:4])
+    plain.steer("a neon city")
+    assert same(expected + plain.push(FRAMES[:4]), result)
+
+
+def test_weights_that_were_moved_are_recorded_anew(recorded) -> None:
+    session = open_session()
+    stream(session)
+    weight = session.model.unet.spatial.conv_in.weight
+    kept = weight.data
+    try:
+        weight.data = kept.clone()
+        session.push(FRAMES[:3])
+    finally:
+        weight.data = kept
+    assert Replayed.made == 2
+
+
+# ---- what cannot be
+
+
+@pytest.mark.parametrize("mode", ["graph", "compile"])
+def test_a_device_without_the_runtime_is_refused_when_the_session_opens(mode) -> None:
+    with pytest.raises(ConfigError, match=mode):
+        check_runtime(RuntimeConfig(mode), torch.device("meta"))
+    if mode == "graph":
+        with pytest.raises(ConfigError, match="choose eager or compile"):
+            open_session(stream_config(runtime=RuntimeConfig(mode)))
+
+
+def test_a_missing_compiler_is_named(monkeypatch) -> None:
+    def missing() -> str:
+        raise InvalidCxxCompiler
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", missing)
+    with pytest.raises(ConfigError, match="needs a C\\+\\+ compiler"):
+        check_runtime(COMPILE, CPU)
+
+
+def test_without_a_gpu_the_kernel_is_not_chosen_and_refused_where_asked_for(monkeypatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert not runtime.uses_kernel(RuntimeConfig(), CPU)
+    with pytest.raises(ConfigError, match="attention triton"):
+        open_session(stream_config(runtime=RuntimeConfig(attention="triton")))
+
+
+# ---- interrupts
+
+
+def test_an_interrupt_is_heard_before_every_call_of_the_network() -> None:
+    session, calls = open_session(), []
+    with interruptible(lambda: calls.append(1)):
+        stream(session)
+    assert len(calls) == 2 + 12
+    session.push(FRAMES[:2])
+    assert len(calls) == 2 + 12
