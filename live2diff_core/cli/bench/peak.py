@@ -1,0 +1,45 @@
+"""The most memory that was in use at once since a moment."""
+
+from pathlib import Path
+
+import psutil
+import torch
+
+CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+PEAK_AS_WELL = "5"  # Documentation/filesystems/proc.rst: resets the peak of the resident memory
+HIGH_WATER = "VmHWM:"
+
+
+class PeakMemory:
+    """Peak since it was made, in bytes.
+
+    kind: "allocated" of an accelerator by torch; "resident peak" of this process on Linux;
+    "resident", what it has now, where a system keeps no peak that can be reset.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type != "cpu":
+            self.kind = "allocated"
+            torch.accelerator.reset_peak_memory_stats(device)
+        else:
+            self.kind = "resident peak" if _forget_peak() else "resident"
+
+    def read(self) -> int:
+        """Bytes."""
+        if self.kind == "allocated":
+            return int(torch.accelerator.max_memory_allocated(self._device))
+        if self.kind == "resident":
+            return int(psutil.Process().memory_info().rss)
+        lines = STATUS.read_text(encoding="utf-8").splitlines()
+        found = next(line for line in lines if line.startswith(HIGH_WATER))
+        return 1024 * int(found.split()[1])
+
+
+def _forget_peak() -> bool:
+    """Whether the system took the order to forget its peak."""
+    try:
+        CLEAR.write_text(PEAK_AS_WELL, encoding="utf-8")
+    except OSError:
+        return False
+    return HIGH_WATER in STATUS.read_text(encoding="utf-8")
