@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..cache import FrameShape, cache_bytes, cache_dtype
+from ..cache import FLOAT8, FrameShape, cache_bytes, cache_dtype
 from ..config import Guidance, StreamConfig
 from ..errors import ConfigError
 from ..models.translator import TranslationModel
@@ -46,6 +46,7 @@ def make_plan(model: TranslationModel, config: StreamConfig, prompt: str | Tenso
     model.check_size(config.width, config.height)
     _check_window(model, config)
     check_runtime(config.runtime, model.device)
+    _check_cache(config, model.device)
     condition = read_condition(model, config.guidance, prompt)
     schedule = make_schedule(model.schedule, config.steps, model.device)
     condition = prepare(condition, model, schedule)
@@ -95,3 +96,11 @@ def _check_window(model: TranslationModel, config: StreamConfig) -> None:
             f"{model.name} knows {positions} positions in time, the window has "
             f"{config.window.slots}: choose fewer sinks or ring slots"
         )
+
+
+def _check_cache(config: StreamConfig, device: torch.device) -> None:
+    if config.cache == "float8":
+        try:
+            torch.empty(1, dtype=FLOAT8, device=device)
+        except (TypeError, RuntimeError) as error:
+            raise ConfigError(f"cache float8 cannot be had on {device}: {error}") from error

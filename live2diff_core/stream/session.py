@@ -323,6 +323,7 @@ class Session:
         """Forget everything but the parameters: the next frames go to warmup()."""
         self._check_open()
         self._forget()
+        give_back()
 
     def close(self) -> None:
         """Free the state. Closing twice is fine."""
@@ -372,4 +373,5 @@ class Session:
         pipeline, prefilling = begin_pipeline(plan, self._history, noise)
         with self._watch.measure("warmup"):
             trail = prefilling.finish(plan.model.unet, plan.condition)
+            give_back()  # a warm-up takes more than the steps after it
         return pipeline, trail

@@ -32,7 +32,7 @@ def result(name: str, **changes: Any) -> ParityResult:
 
 def answer_with(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     """Let every replay end like this, without running it."""
-    monkeypatch.setattr(parity, "replay", lambda case, _: result(case.name, **changes))
+    monkeypatch.setattr(parity, "replay", lambda case, *_: result(case.name, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +106,16 @@ def test_an_unknown_case_is_refused_with_those_that_are_there(capsys):
 def test_a_folder_without_a_recording_is_refused(tmp_path, capsys):
     assert main(["parity", str(tmp_path)]) == 1
     assert "WeightsFormatError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "warmup", "stream"),
+    [(["--cache", "float8"], 1e-4, 0.3), (["--dtype", "float16"], 0.05, 0.05)],
+)
+def test_less_precise_ways_differ_as_little_as_is_said(capsys, options, warmup, stream):
+    given = ["parity", str(GOLDEN), "--case", CASES[0], "--json", "--tolerance", str(stream)]
+    main([*given, *options])
+    (case,) = json.loads(capsys.readouterr().out)["cases"]
+    assert case["tables_equal"]
+    assert case["warmup_max_abs_error"] < warmup
+    assert 1e-3 < case["max_abs_error"] < stream

@@ -10,6 +10,7 @@ from torch._dynamo.utils import counters
 from torch._inductor import cpp_builder
 from torch._inductor.exc import InvalidCxxCompiler
 
+from live2diff_core.cache import FLOAT8
 from live2diff_core.config import Guidance, RuntimeConfig, StreamConfig
 from live2diff_core.errors import ConfigError
 from live2diff_core.frames import Frame
@@ -218,3 +219,16 @@ def test_an_interrupt_is_heard_before_every_call_of_the_network() -> None:
     assert len(calls) == 2 + 12
     session.push(FRAMES[:2])
     assert len(calls) == 2 + 12
+
+
+def test_a_device_without_8_bit_numbers_is_refused(monkeypatch) -> None:
+    empty = torch.empty
+
+    def without(*size: int, dtype: torch.dtype | None = None, **given: object) -> Tensor:
+        if dtype == FLOAT8:
+            raise TypeError("no such dtype here")
+        return empty(*size, dtype=dtype, **given)
+
+    monkeypatch.setattr(torch, "empty", without)
+    with pytest.raises(ConfigError, match="cache float8 cannot be had on cpu: no such dtype"):
+        open_session(stream_config(cache="float8"))

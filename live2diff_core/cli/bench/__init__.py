@@ -145,10 +145,11 @@ def one(choice: argparse.Namespace, shelf: Shelf, folder: Path) -> dict[str, Any
     )
     if choice.input is None:
         job = replace(job, video=moving_disc(folder, size, job.needed))
-    figures = described(job) | {"weights": choice.weights} | measure(job, rates, not choice.json)
-    if choice.against is not None:
-        figures["against"] = compare(job, choice.against)
-    return figures
+    beside = {}
+    if choice.against is not None:  # first, as it may refuse the model
+        beside["against"] = compare(job, choice.against)
+    figures = measure(job, rates, not choice.json)
+    return described(job) | {"weights": choice.weights} | figures | beside
 
 
 def asked(choice: argparse.Namespace) -> dict[str, Any]:
