@@ -12,7 +12,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -147,6 +147,7 @@ class Stream:
         schedule = make_schedule(NoiseScheduleConfig(), chosen, CPU)
         text, mode = torch.zeros(1, *TEXT), "none" if size.branches == 1 else "full"
         condition = Conditioning(text, Guidance(mode, 1.0), text if mode == "full" else None)
+        condition = replace(condition, guides=condition.guided(self.unet, schedule))
         state = make_state(self.unet, latents, size.steps, size.branches, size.window)
 
         def warm_up() -> object:

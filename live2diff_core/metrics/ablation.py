@@ -5,6 +5,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from ..cache import TemporalState
+from ..models.cross_attention import TextKeys
 from ..models.translator import TranslationModel
 from ..models.unet import StreamingUNet
 
@@ -18,17 +19,12 @@ class FrameByFrame(StreamingUNet):
         self.temporal_down, self.temporal_up = whole.temporal_down, whole.temporal_up
         self.depth_mapping = whole.depth_mapping
 
-    def forward(
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        text: Tensor,
-        depth: Tensor,
-        state: TemporalState | None,
+    def walk(
+        self, x: Tensor, emb: Tensor, text: TextKeys, depth: Tensor, state: TemporalState | None
     ) -> Tensor:
         """As the whole network without its temporal layers, whatever the state."""
         del state
-        return super().forward(x, timestep, text, depth, None)
+        return super().walk(x, emb, text, depth, None)
 
 
 def without_temporal_layers(model: TranslationModel) -> TranslationModel:
