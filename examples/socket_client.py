@@ -121,7 +121,8 @@ class Client:
         settings: of a stream of its own. on_message: gets what the server says. Raises ServerError.
         """
         place = {"stream": self.stream, "key": self._key}
-        await self._say("hello", version=VERSION, role="source", window=self._window, **place)
+        wanted = {"window": self._window, "frames": "all"}
+        await self._say("hello", version=VERSION, role="source", **wanted, **place)
         if self.stream is None:
             await self._say("configure", settings=settings)
         sending = asyncio.create_task(self._send(frames))

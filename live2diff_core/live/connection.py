@@ -35,6 +35,7 @@ T = TypeVar("T", Hello, Configure)
 
 NORMAL = 1000
 OUTBOX = 64  # events that may wait for a slow client
+MOST_BEHIND = 1  # pictures that wait for a client that gets all, while it may send
 CREDIT_SECONDS = 0.05  # until credit is looked at again where no picture comes out
 
 
@@ -56,6 +57,7 @@ class Connection:
         self._dismissed: asyncio.Future[ProtocolError | None] = self._loop.create_future()
         self._outbox: deque[str] = deque(maxlen=OUTBOX)
         self._posted, self._arrived = Bell(), Bell()
+        self._sent = 0  # sequence number of the last picture
 
     async def run(self) -> None:
         """Talk to the end."""
@@ -176,10 +178,10 @@ class Connection:
         role = hello.role
         work = [self._listen(stream, role), self._pass_on(), self._report(stream)]
         if hello.wants_frames:
-            work.append(self._show(stream))
+            work.append(self._show(stream, hello.wants_all))
         if role == "source" and stream.inbox is not None:
             self._credit = Credit(stream.statistics(), hello.window, self._clock)
-            work.append(self._grant(stream))
+            work.append(self._grant(stream, hello.wants_all))
         tasks = {self._loop.create_task(each) for each in work}
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -245,22 +247,30 @@ class Connection:
         answer = await asyncio.to_thread(stream.control, message.changes)
         await self._say("answer", request=message.request, **answer.as_dict())
 
-    async def _show(self, stream: LiveStream) -> None:
-        """Send the newest picture whenever the one before has left, until the stream ends."""
-        sequence = 0
-        with stream.relay.reading():
-            while (picture := await stream.relay.wait(sequence)) is not None:
-                sequence = picture.sequence
+    async def _show(self, stream: LiveStream, every: bool) -> None:
+        """Send the newest picture, or the next of all that come from now on, whenever the one
+        before has left, until the stream ends.
+        """
+        relay = stream.relay
+        self._sent = relay.sequence if every else 0
+        with relay.reading(every):
+            while (picture := await relay.wait(self._sent, every)) is not None:
                 await self._socket.send_bytes(picture.message)
+                self._sent = picture.sequence
+                if every:
+                    self._arrived.ring()
 
-    async def _grant(self, stream: LiveStream) -> None:
-        """Say how many frames may have been sent by now, whenever that grows."""
+    async def _grant(self, stream: LiveStream, every: bool) -> None:
+        """Say how many frames may have been sent by now, whenever that grows. A client that gets
+        every picture may send when it has taken what came out.
+        """
         told = 0
         while True:
             bells = self._arrived.listening(), stream.relay.bell.listening()
             with bells[0] as arrived, bells[1] as written:
                 until = self._credit.until(stream.statistics())
-                if until > told:
+                behind = stream.relay.sequence - self._sent if every else 0
+                if until > told and behind <= MOST_BEHIND:
                     told = until
                     await self._say("credit", until=until)
                 pause = CREDIT_SECONDS if self._credit.waits else None

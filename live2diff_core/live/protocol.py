@@ -22,6 +22,7 @@ TEXT_CHARACTERS = 65_536
 MOST_SETTINGS = 64
 MOST_WINDOW = 16
 NAME_CHARACTERS = 64
+ALL: Literal["all"] = "all"  # frames that a client wants
 
 Kind = Literal["jpeg", "webp", "raw"]
 KINDS: tuple[Kind, ...] = get_args(Kind)  # a kind's number is its place
@@ -155,19 +156,25 @@ def check_version(version: object) -> None:
 class Hello:
     """A client's first message. stream, key: of a stream that is there already. window: frames of a
     source that may be on their way; with 1 none is dropped, more hide the time that a line takes.
-    frames: whether translated ones are wanted; None: unless it is a controller.
+    frames: whether translated ones are wanted, the newest whenever one can be taken, or ALL, one
+    after the other; None: the newest, unless it is a controller.
     """
 
     role: Role
     stream: str | None = None
     key: str | None = None
     window: int = 1
-    frames: bool | None = None
+    frames: bool | Literal["all"] | None = None
 
     @property
     def wants_frames(self) -> bool:
         """Whether translated frames are to be sent."""
-        return self.role != "controller" if self.frames is None else self.frames
+        return self.role != "controller" if self.frames is None else bool(self.frames)
+
+    @property
+    def wants_all(self) -> bool:
+        """Whether none of them may be left out."""
+        return self.frames == ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +254,10 @@ def _hello(message: Mapping[str, object]) -> Hello:
     if not 1 <= window <= MOST_WINDOW:
         _refuse(f"window is 1 to {MOST_WINDOW}, got {window}")
     frames = message.get("frames")
+    if frames == ALL:
+        return Hello(role, stream, key, window, ALL)
     if not isinstance(frames, bool | None):
-        _refuse(f"frames is true or false, got {_short(frames)}")
+        _refuse(f"frames is true, false or {ALL!r}, got {_short(frames)}")
     return Hello(role, stream, key, window, frames)
 
 

@@ -1,5 +1,6 @@
-"""The latest picture of a stream, for any number of readers of any speed."""
+"""The latest pictures of a stream, for any number of readers of any speed."""
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from .bell import Bell
 from .picture import encode_picture
 from .protocol import KINDS, FrameHeader, Kind, pack_frame
 from .sink import Sink
+
+KEPT = 16  # pictures that a reader of all of them may be behind
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Relay(Sink):
     """Keeps the latest frame and encodes it once, for whoever reads; nobody can slow the stream.
 
     One thread writes, any thread and any asyncio loop reads. Without a reader frames are counted
-    as missed and not encoded. quality: 1 to 100. bell: rings for every frame and at the end. Raises
-    ConfigError.
+    as missed and not encoded; with one, the last KEPT pictures stay for readers of all of them.
+    quality: 1 to 100. bell: rings for every frame and at the end. Raises ConfigError.
     """
 
     def __init__(self, quality: int = 85, kind: Kind = "jpeg") -> None:
@@ -51,10 +54,11 @@ class Relay(Sink):
         self._lock = Lock()
         self._frame: Frame | None = None
         self._encoded: Encoded | None = None
+        self._kept: deque[Encoded] = deque(maxlen=KEPT)
         self._sequence = 0
         self._taken = True
         self._missed = 0
-        self._readers = 0
+        self._readers = self._followers = 0
         self._closed = False
         self.bell = Bell()
 
@@ -67,6 +71,11 @@ class Relay(Sink):
     def missed(self) -> int:
         """Frames that were replaced before anybody took them."""
         return self._missed
+
+    @property
+    def sequence(self) -> int:
+        """How many frames were written."""
+        return self._sequence
 
     @property
     def readers(self) -> int:
@@ -86,8 +95,10 @@ class Relay(Sink):
             sequence, wanted = self._sequence + 1, self._readers > 0
         encoded = self._encode(frame, sequence) if wanted else None
         with self._lock:
-            self._missed += not self._taken
+            self._missed += not (self._taken or self._followers)
             self._frame, self._encoded, self._sequence = frame, encoded, sequence
+            if encoded is not None:
+                self._kept.append(encoded)
             self._taken = False
         self.bell.ring()
 
@@ -104,28 +115,44 @@ class Relay(Sink):
         return encoded
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Have frames encoded as they are written, so that `wait` finds them ready."""
+    def reading(self, every: bool = False) -> Iterator[None]:
+        """Have frames encoded as they are written, so that `wait` finds them ready. every: for a
+        reader who will take them all.
+        """
         with self._lock:
             self._readers += 1
+            self._followers += every
         try:
             yield
         finally:
             with self._lock:
                 self._readers -= 1
+                self._followers -= every
+                if not self._readers:
+                    self._kept.clear()
 
-    async def wait(self, after: int) -> Encoded | None:
+    async def wait(self, after: int, every: bool = False) -> Encoded | None:
         """The newest picture as soon as one later than the sequence number `after` is there.
 
-        None when the relay is closed and no such picture will come.
+        every: the oldest such picture that is kept, in place of the newest. None when the relay is
+        closed and no such picture will come.
         """
         while True:
             with self.bell.listening() as rung:
                 if self._sequence > after:
-                    return self.latest()
+                    return self._next(after) if every else self.latest()
                 if self._closed:
                     return None
                 await rung
+
+    def _next(self, after: int) -> Encoded | None:
+        """The oldest picture later than `after` that is kept, else the newest."""
+        with self._lock:
+            kept = next((picture for picture in self._kept if picture.sequence > after), None)
+            if kept is not None:
+                self._missed += kept.sequence - after - 1
+                self._taken |= kept.sequence == self._sequence
+        return kept or self.latest()
 
     async def end(self) -> None:
         """Wait until no further frame will come."""

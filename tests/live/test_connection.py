@@ -1,8 +1,11 @@
 """Who gets frames: every role may ask for them, or do without."""
 
-import pytest
+import asyncio
 
-from tests.live.wire import Site
+import pytest
+from aiohttp import web
+
+from tests.live.wire import Site, message_of
 
 pytestmark = pytest.mark.anyio
 
@@ -58,6 +61,46 @@ async def test_without_a_reader_nothing_is_encoded(here: Site) -> None:
         for index in range(3):
             stream.show(index)
         assert stream.relay.missed == 2
+
+
+async def test_who_wants_all_frames_gets_those_that_come_out_at_once(here: Site) -> None:
+    """As at the end of a stream, when the frames in flight come together."""
+    stream, key = here.stream()
+    stream.show(0)
+    async with here.talk() as talk:
+        await talk.hello("source", stream=stream.id, key=key, frames="all")
+        await talk.hear("credit")
+        for index in range(1, 9):
+            stream.show(index)
+        assert [(await talk.picture())[0].index for _ in range(8)] == list(range(1, 9))
+    assert stream.relay.missed == 0
+
+
+async def test_who_wants_all_frames_gets_no_credit_while_they_wait(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that is stuck: what waits for it is bounded by what the client may send."""
+    stream, key = here.stream()
+    moves, send = asyncio.Event(), web.WebSocketResponse.send_bytes
+
+    async def held(socket: web.WebSocketResponse, message: bytes) -> None:
+        await moves.wait()
+        await send(socket, message)
+
+    monkeypatch.setattr(web.WebSocketResponse, "send_bytes", held)
+    async with here.talk() as talk:
+        await talk.hello("source", stream=stream.id, key=key, frames="all")
+        await talk.hear("credit")
+        for index in range(4):
+            await talk.socket.send_bytes(message_of(index))
+            await asyncio.to_thread(stream.step)
+        here.hub.publish(stream.id, "reset", "so that there is something to hear")
+        await talk.hear("event")
+        assert max(said["until"] for said in talk.heard if said["type"] == "credit") <= 3
+        moves.set()
+        assert [(await talk.picture())[0].index for _ in range(4)] == [0, 1, 2, 3]
+        while (await talk.hear("credit"))["until"] < 5:
+            pass
 
 
 async def test_frames_that_are_no_yes_or_no_are_refused(here: Site) -> None:

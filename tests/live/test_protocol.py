@@ -120,14 +120,15 @@ def test_the_messages_of_a_client_are_read() -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("asked", [None, True, False])
+@pytest.mark.parametrize("asked", [None, True, False, "all"])
 def test_frames_are_for_who_asks_and_by_default_for_all_but_controllers(
     role: str, asked: bool | None
 ) -> None:
     message = {"type": "hello", "version": 1, "role": role, "frames": asked}
     hello = read_text(json.dumps(message))
     assert hello == Hello(role, frames=asked)
-    assert hello.wants_frames is (role != "controller" if asked is None else asked)
+    assert hello.wants_frames is (role != "controller" if asked is None else bool(asked))
+    assert hello.wants_all is (asked == "all")
     del message["frames"]
     assert read_text(json.dumps(message)) == Hello(role)
 

@@ -140,6 +140,51 @@ async def test_a_slow_reader_gets_the_newest_and_nothing_twice() -> None:
     assert later.index == 10
 
 
+async def followed(relay: Relay, after: int = 0) -> list[int]:
+    """Sequence numbers that a reader of all pictures gets, to the end."""
+    got = []
+    while (picture := await relay.wait(after, every=True)) is not None:
+        after = picture.sequence
+        got.append(after)
+    return got
+
+
+@pytest.mark.parametrize("count", [1, module.KEPT, module.KEPT + 5])
+async def test_a_slow_reader_of_all_gets_each_in_order_as_far_as_they_are_kept(count: int) -> None:
+    relay = Relay(kind="raw")
+    with relay.reading(every=True):
+        for index in range(count):
+            relay.write(frame(index))
+        relay.close()
+        got = await followed(relay)
+    assert got == list(range(1, count + 1))[-module.KEPT :]
+    assert relay.missed == count - len(got)
+
+
+async def test_who_wants_all_changes_nothing_for_who_wants_the_newest() -> None:
+    relay = Relay()
+    with relay.reading(every=True), relay.reading():
+        for index in range(3):
+            relay.write(frame(index))
+        newest = await relay.wait(0)
+        relay.close()
+        assert newest is not None
+        assert newest.sequence == 3
+        assert await followed(relay) == [1, 2, 3]
+    assert relay.missed == 0
+
+
+async def test_what_came_before_a_reader_of_all_is_not_kept_for_the_next_one() -> None:
+    relay = Relay()
+    with relay.reading(every=True):
+        for index in range(3):
+            relay.write(frame(index))
+    with relay.reading(every=True):
+        relay.write(frame(3))
+        relay.close()
+        assert await followed(relay) == [4]
+
+
 async def test_closing_lets_readers_go_after_the_last_picture() -> None:
     relay = Relay()
     task = asyncio.create_task(relay.wait(0))
