@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 from .errors import ConfigError
 
@@ -11,7 +11,8 @@ GuidanceMode = Literal["none", "self", "full"]
 Fit = Literal["refuse", "stretch", "crop"]
 DepthRule = Literal["running", "frame"]
 Prediction = Literal["epsilon", "v_prediction", "sample"]
-RuntimeMode = Literal["eager", "compile", "graph"]
+RuntimeMode = Literal["eager", "graph", "compile", "compile-graph"]
+RUNTIMES: tuple[RuntimeMode, ...] = get_args(RuntimeMode)
 AttentionKind = Literal["auto", "torch", "triton"]
 CacheKind = Literal["network", "float8"]
 
@@ -144,22 +145,32 @@ class Guidance:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """How the network's step is computed; what it computes is the same.
+    """How a frame's networks are computed; what they compute is the same.
 
-    mode: "eager" runs it as it is written, "compile" through `torch.compile`, "graph" replays it as
-    a CUDA graph, compiled before. attention: the temporal attention's step as a Triton kernel or in
-    PyTorch; "auto" takes the kernel where there is a GPU for it.
+    mode: "eager" runs them as they are written, "graph" replays them as CUDA graphs, "compile" runs
+    them through `torch.compile`, "compile-graph" does both. attention: the temporal attention's
+    step as a Triton kernel or in PyTorch; "auto" takes the kernel where there is a GPU for it.
     """
 
     mode: RuntimeMode = "eager"
     attention: AttentionKind = "auto"
 
     def __post_init__(self) -> None:
-        modes, kinds = ("eager", "compile", "graph"), ("auto", "torch", "triton")
-        _require(self.mode in modes, f"runtime: {' or '.join(modes)}, not {self.mode!r}")
+        kinds = get_args(AttentionKind)
+        _require(self.mode in RUNTIMES, f"runtime: {' or '.join(RUNTIMES)}, not {self.mode!r}")
         _require(
             self.attention in kinds, f"attention: {' or '.join(kinds)}, not {self.attention!r}"
         )
+
+    @property
+    def compiles(self) -> bool:
+        """Whether `torch.compile` is used."""
+        return self.mode in ("compile", "compile-graph")
+
+    @property
+    def records(self) -> bool:
+        """Whether CUDA graphs are replayed."""
+        return self.mode in ("graph", "compile-graph")
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,7 @@ class Live2DiffApply:
         depth_range: DepthRule,
     ) -> "tuple[HostedModel]":
         """Raises WeightsError for a MODEL, VAE or file of another kind."""
+        from ..live2diff_core.models.layout import lay_out
         from ..live2diff_core.models.translator import ModelDefaults, TranslationModel
         from .hosted import Computing, HostedModel
         from .unet import prediction_of, unet_of
@@ -117,6 +118,7 @@ class Live2DiffApply:
             schedule=NoiseScheduleConfig(prediction=prediction),
             defaults=ModelDefaults(SIDE, SIDE, STEPS),
         )
+        lay_out((unet.module, depth), host.network_device())
         patchers = (unet.patcher, autoencoder.patcher, *depth_patchers)
         return (HostedModel(translation, patchers, Computing(depth_range)),)
 

@@ -50,10 +50,12 @@ class Live2DiffBundledModel:
 
 @cache
 def _load(device: torch.device, dtype: torch.dtype) -> "HostedModel":
+    from ..live2diff_core.models.layout import lay_out
     from ..live2diff_core.weights.bundled import load_bundled
     from .hosted import HostedModel
 
     model = load_bundled(device=host.storage_device(), dtype=dtype)
+    lay_out((model.unet, *model.pixel_networks), device)
     residents = [host.Resident(network, device) for network in (model.unet, model.autoencoder)]
     return HostedModel(model, tuple(resident.patcher for resident in residents))
 

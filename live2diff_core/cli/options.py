@@ -8,7 +8,14 @@ from typing import TypeAlias
 
 import torch
 
-from ..config import Guidance, RuntimeConfig, StepSelection, StreamConfig, parse_t_index
+from ..config import (
+    RUNTIMES,
+    Guidance,
+    RuntimeConfig,
+    StepSelection,
+    StreamConfig,
+    parse_t_index,
+)
 from ..errors import ConfigError, WeightsMissingError
 from ..models.translator import TranslationModel
 from ..weights import model as weights
@@ -119,9 +126,9 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
     speed = parser.add_argument_group("speed", "what each gives and costs: docs/performance.md")
     speed.add_argument(
         "--runtime",
-        choices=("eager", "compile", "graph"),
+        choices=RUNTIMES,
         default="eager",
-        help="run the network as it is (default), compiled, or as a CUDA graph",
+        help="run the networks as they are (default), as CUDA graphs, compiled, or both",
     )
     speed.add_argument(
         "--attention",

@@ -1,6 +1,6 @@
 """What goes into the depth input: a map of the frame's structure or depth, in [-1, 1]."""
 
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -89,13 +89,19 @@ class DepthRange:
     rule "running": the bounds follow the extremes of the frames exponentially, half_life in frames;
     the first frames weigh alike, so that none decides alone. rule "frame": each frame has its own
     range, as in the reference of Live2Diff, where one extreme that jumps moves the whole map.
-    bounds: lowest and highest so far, (2,) float32, on the device and changed in place.
+    bounds: lowest and highest so far, (2,) float32. frames: how many, float32. Both are on the
+    device and changed in place, so that a recorded frame goes on with them.
     """
 
     rule: DepthRule = "running"
     half_life: float = HALF_LIFE
-    bounds: Tensor | None = field(default=None, init=False)
-    frames: int = field(default=0, init=False)
+    device: InitVar[torch.device | str] = "cpu"
+    bounds: Tensor = field(init=False)
+    frames: Tensor = field(init=False)
+
+    def __post_init__(self, device: torch.device | str) -> None:
+        self.bounds = torch.zeros(2, device=device)
+        self.frames = torch.zeros((), device=device)
 
     def normalise(self, depth: Tensor) -> Tensor:
         """Bring the stream's next maps to [-1, 1]: (n, 1, h, w), in order, each counted once.
@@ -110,13 +116,11 @@ class DepthRange:
         return ((2 * depth - low - high) / (high - low).clamp(min=1e-6)).clamp(-1, 1)
 
     def _follow(self, extremes: Tensor) -> Tensor:
-        known = torch.zeros_like(extremes) if self.bounds is None else self.bounds
-        extremes = torch.where(extremes.isfinite(), extremes, known)  # half precision overflows
-        self.frames += 1
-        if self.bounds is None or self.rule == "frame":
-            self.bounds = extremes
-            return extremes
-        weight = max(1 / self.frames, 1 - 0.5 ** (1 / self.half_life))
+        extremes = torch.where(extremes.isfinite(), extremes, self.bounds)  # of half precision
+        self.frames.add_(1)
+        if self.rule == "frame":
+            return self.bounds.copy_(extremes)
+        weight = self.frames.reciprocal().clamp(min=1 - 0.5 ** (1 / self.half_life))
         return self.bounds.lerp_(extremes, weight)
 
 

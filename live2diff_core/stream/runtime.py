@@ -1,16 +1,17 @@
-"""How a step is run: as it is written, through torch.compile, or replayed as a CUDA graph.
+"""How a frame's networks are run: as they are written, through torch.compile, as CUDA graphs.
 
-All three are `denoise.step`; what a runtime needs and does not find is an error that says so.
+What they compute is the same; what a runtime needs and does not find is an error that says so.
 """
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
 from functools import cache
+from itertools import chain
 from typing import Any, Protocol, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import RuntimeConfig
 from ..errors import ConfigError
@@ -19,7 +20,10 @@ from ..models.unet import StreamingUNet
 from ..schedule import Schedule
 from .denoise import Conditioning, NewFrame, StreamState, step
 
+Call: TypeAlias = Callable[..., Tensor]
 Step: TypeAlias = Callable[[StreamingUNet, StreamState, Schedule, Conditioning, NewFrame], Tensor]
+Given: TypeAlias = tuple[object, ...]
+Inputs: TypeAlias = Tensor | NewFrame
 
 
 class Graph(Protocol):
@@ -29,29 +33,41 @@ class Graph(Protocol):
         """Run it again on the same memory."""
 
 
-Given: TypeAlias = tuple[StreamingUNet, StreamState, Schedule, Conditioning]
-Record: TypeAlias = Callable[[Callable[[], Tensor]], tuple[Graph, Tensor]]
+Record: TypeAlias = Callable[[Callable[[], Tensor], torch.device], tuple[Graph, Tensor]]
 
 
 def make_step(config: RuntimeConfig, state: StreamState) -> Step:
     """What runs the steps of a stream with this state. Raises ConfigError where it cannot be."""
     check_runtime(config, state.x.device)
-    if config.mode == "eager":
-        return step
-    compiled = _compiled(state.x.shape, state.depth.dtype, len(state.rows))
-    return compiled if config.mode == "compile" else GraphStep(compiled, record_cuda)
+    run: Call = step
+    if config.compiles:
+        run = _compiled(step, True, state.x.shape, state.depth.dtype, len(state.rows))
+    return Recorded(run, lambda given: given[:1]) if config.records else run
+
+
+def make_call(
+    config: RuntimeConfig, run: Call, networks: Iterable[nn.Module], kind: object
+) -> Call:
+    """What runs a function whose last argument is a tensor: as it is, compiled, or recorded.
+
+    networks: whose weights it reads. kind: of all that its compiled code follows from.
+    """
+    if config.compiles:
+        run = _compiled(run, False, kind)
+    parts = tuple(networks)
+    return Recorded(run, lambda _: parts) if config.records else run
 
 
 def check_runtime(config: RuntimeConfig, device: torch.device) -> None:
     """Raise ConfigError, with the reason, for a runtime that this device cannot have."""
-    if config.mode == "graph" and device.type != "cuda":
+    if config.records and device.type != "cuda":
         raise ConfigError(
-            f"runtime graph replays CUDA graphs and the model is on {device}: choose eager or "
-            "compile"
+            f"runtime {config.mode} replays CUDA graphs and the model is on {device}: choose eager "
+            "or compile"
         )
     if config.attention == "triton":
         ring_attention.require(device)
-    if config.mode != "eager":
+    if config.compiles:
         reason = _lacking(device)
         if reason is not None:
             raise ConfigError(f"runtime {config.mode} cannot be used here: {reason}")
@@ -83,104 +99,127 @@ def _lacking(device: torch.device) -> str | None:
 
 
 @cache
-def _compiled(*_: object) -> Step:
-    """`step` compiled for one shape of state; the code for it is kept on disk by PyTorch.
+def _compiled(run: Call, whole: bool, *_: object) -> Call:
+    """A function compiled for one kind of inputs; the code for it is kept on disk by PyTorch.
 
-    One for each shape, so that no shape drives another one out of PyTorch's small list.
+    One for each kind, so that none drives another one out of PyTorch's small list. whole: what
+    cannot be compiled is an error, else it runs as it is written between what can.
     """
     from torch._dynamo.exc import TorchDynamoException
     from torch._inductor.exc import InductorError
 
-    compile_step: Callable[..., Step] = torch.compile
-    known = inspect.signature(compile_step).parameters
+    compile_call: Callable[..., Call] = torch.compile
+    known = inspect.signature(compile_call).parameters
     alone = {"isolate_recompiles": True} if "isolate_recompiles" in known else {}
-    compiled = compile_step(step, dynamic=False, fullgraph=True, **alone)
+    compiled = compile_call(run, dynamic=False, fullgraph=whole, **alone)
 
-    def run(
-        unet: StreamingUNet,
-        state: StreamState,
-        schedule: Schedule,
-        condition: Conditioning,
-        frame: NewFrame,
-    ) -> Tensor:
+    def call(*given: object) -> Tensor:
         try:
-            return compiled(unet, state, schedule, condition, frame)
+            return compiled(*given)
         except (TorchDynamoException, InductorError) as error:
             raise ConfigError(
                 f"torch.compile cannot compile this network here, choose runtime eager: {error}"
             ) from error
 
-    return run
+    return call
 
 
-class GraphStep:
-    """A step that is recorded once for a stream's state, and then replayed.
+class Recorded:
+    """A function that is recorded once for what it is given, and then replayed.
 
-    The first frame under given inputs runs as it is, so that everything lazy is made; the second
-    is recorded. Weights, schedule and conditioning are read where they lie: others, and weights
-    that were moved, are recorded anew. record: makes a graph of what it is given, and its result.
+    The last argument, a tensor or a NewFrame, is new in every call, the others are the same
+    objects. The first call runs as it is, so that everything lazy is made; the second is recorded.
+    What is given is read where it lies: other objects, and weights that were moved, are recorded
+    anew. networks: whose weights are read, of what is given. record: makes a graph of what it is
+    given, and its result.
     """
 
-    def __init__(self, run: Step, record: Record) -> None:
-        self._run, self._record = run, record
+    def __init__(
+        self,
+        run: Call,
+        networks: Callable[[Given], Iterable[object]],
+        record: Record | None = None,
+    ) -> None:
+        self._run, self._networks, self._record = run, networks, record or record_cuda
         self._given: Given | None = None
-        self._recorded: _Recorded | None = None
+        self._replayed: _Replayed | None = None
         self._weights: list[Tensor] = []
         self._places: list[int] = []
 
-    def __call__(
-        self,
-        unet: StreamingUNet,
-        state: StreamState,
-        schedule: Schedule,
-        condition: Conditioning,
-        frame: NewFrame,
-    ) -> Tensor:
-        """As `denoise.step`."""
-        given = (unet, state, schedule, condition)
+    def __call__(self, *arguments: Any) -> Tensor:  # noqa: ANN401 - of any function
+        """As the function itself."""
+        *given, inputs = arguments
         if self._given is None or not _same(given, self._given) or self._have_moved():
-            self._given, self._recorded = given, None
-            self._weights = list(unet.parameters())
+            self._given, self._replayed = tuple(given), None
+            self._weights = list(chain.from_iterable(map(_tensors, self._networks(self._given))))
             self._places = _places(self._weights)
-            return self._run(*given, frame)
-        if self._recorded is None:
-            self._recorded = self._capture(given, frame)
-        return self._recorded.run(frame)
+            return self._run(*given, inputs)
+        if self._replayed is None:
+            self._replayed = self._capture(self._given, inputs)
+        return self._replayed.run(inputs)
 
     def _have_moved(self) -> bool:
         return _places(self._weights) != self._places
 
-    def _capture(self, given: Given, frame: NewFrame) -> "_Recorded":
-        inputs = NewFrame(*(getattr(frame, field.name).clone() for field in fields(frame)))
-        graph, result = self._record(lambda: self._run(*given, inputs))
-        return _Recorded(graph, inputs, result)
+    def _capture(self, given: Given, inputs: Inputs) -> "_Replayed":
+        own = _copied(inputs)
+        graph, result = self._record(lambda: self._run(*given, own), _parts(own)[0].device)
+        return _Replayed(graph, own, result)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Recorded:
-    """A graph with the memory that it reads a frame from and writes a result to."""
+class _Replayed:
+    """A graph with the memory that it reads its inputs from and writes a result to."""
 
     graph: Graph
-    inputs: NewFrame
+    inputs: Inputs
     result: Tensor
 
-    def run(self, frame: NewFrame) -> Tensor:
-        for field in fields(frame):
-            getattr(self.inputs, field.name).copy_(getattr(frame, field.name))
+    def run(self, inputs: Inputs) -> Tensor:
+        for own, new in zip(_parts(self.inputs), _parts(inputs), strict=True):
+            own.copy_(new)
         self.graph.replay()
         return self.result.clone()
 
 
-def record_cuda(run: Callable[[], Tensor]) -> tuple[Graph, Tensor]:
-    """Record on the current CUDA device; nothing is computed until the replay."""
+def record_cuda(run: Callable[[], Tensor], device: torch.device) -> tuple[Graph, Tensor]:
+    """Record on a CUDA device; nothing is computed until the replay. Raises ConfigError for what
+    cannot be recorded.
+    """
     graph: Any = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = run()
+    try:
+        # Other threads, with streams of their own, go on meanwhile.
+        with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            result = run()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ConfigError(
+            "this network cannot be recorded as a CUDA graph here, choose runtime eager or "
+            f"compile: {error}"
+        ) from error
     return graph, result
 
 
-def _same(one: Given, other: Given) -> bool:
+def _parts(inputs: Inputs) -> list[Tensor]:
+    if isinstance(inputs, Tensor):
+        return [inputs]
+    return [getattr(inputs, field.name) for field in fields(inputs)]
+
+
+def _copied(inputs: Inputs) -> Inputs:
+    if isinstance(inputs, Tensor):
+        return inputs.clone()
+    return replace(inputs, **{f.name: getattr(inputs, f.name).clone() for f in fields(inputs)})
+
+
+def _same(one: Iterable[object], other: Given) -> bool:
     return all(a is b for a, b in zip(one, other, strict=True))
+
+
+def _tensors(network: object) -> Iterable[Tensor]:
+    assert isinstance(network, nn.Module)
+    return chain(network.parameters(), network.buffers())
 
 
 def _places(tensors: list[Tensor]) -> list[int]:

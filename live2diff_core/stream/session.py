@@ -12,8 +12,8 @@ from ..config import Guidance, StepSelection, StreamConfig
 from ..errors import ConfigError, StreamClosed, StreamNotReady
 from ..frames import Frame, to_unit_range
 from ..memory import give_back
-from ..models.depth import DepthRange
 from ..models.translator import TranslationModel
+from .codec import Codec
 from .fit import fit_frame
 from .pipeline import InFlight, NetworkInput, Pipeline, begin_pipeline
 from .plan import Plan, make_plan
@@ -55,7 +55,7 @@ class Session:
         self._history: deque[NetworkInput] = deque(maxlen=self.config.window.sinks)
         self._in_flight: deque[InFlight] = deque()
         self._ready: list[Frame] = []
-        self._depth_range = DepthRange(self.config.depth_range)
+        self._codec = Codec(self.model, self.config)
         self._depth: Tensor | None = None  # of the last frame whose depth was estimated
         self._watch = Stopwatch(self._clock)
         self._seen = self._frames_in = self._frames_out = self._reprimes = 0
@@ -189,14 +189,14 @@ class Session:
         return ready
 
     def _encode(self, frame: Frame) -> NetworkInput:
-        model, config = self.model, self.config
+        config = self.config
         with self._watch.measure("encode"):
-            rgb = to_unit_range(frame.rgb, model.device, torch.float32)
+            rgb = to_unit_range(frame.rgb, self.model.device, torch.float32)
             rgb = fit_frame(rgb, config.width, config.height, config.fit)[None]
-            latent = model.encode(rgb)[0]
+            latent = self._codec.encode(rgb)[0]
         with self._watch.measure("depth"):
             if self._depth is None or self._seen % config.depth_every == 0:
-                self._depth = model.depth_features(rgb, self._depth_range)[0]
+                self._depth = self._codec.depth_features(rgb)[0]
         self._seen += 1
         return NetworkInput(latent, self._depth)
 
@@ -228,7 +228,7 @@ class Session:
 
     def _decode(self, x0: Tensor) -> Tensor:
         with self._watch.measure("decode"):
-            return self.model.decode(x0[None])[0]
+            return self._codec.decode(x0[None])[0]
 
     def _emit(self, rgb: Tensor) -> None:
         origin = self._in_flight.popleft()

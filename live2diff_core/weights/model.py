@@ -13,6 +13,7 @@ from ..errors import ConfigError, WeightsKeyError, WeightsMissingError
 from ..models.adapters import AdapterUse
 from ..models.autoencoder import Autoencoder
 from ..models.depth import DepthEstimator, StructureMap
+from ..models.layout import lay_out
 from ..models.text import TextEncoder
 from ..models.translator import ModelDefaults, TranslationModel
 from .autoencoders import load_autoencoder
@@ -46,6 +47,7 @@ def load_model(
         model = load_bundled(device=device, dtype=dtype)
     else:
         model = _load_parts(spec, device, dtype)
+    lay_out((model.unet, *model.pixel_networks), device)
     if not spec.loras:
         return model
     uses = [load_adapter(spec, lora, model) for lora in spec.loras]

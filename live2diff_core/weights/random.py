@@ -13,6 +13,7 @@ from transformers import DPTConfig, DPTForDepthEstimation
 from ..config import NoiseScheduleConfig, StepSelection
 from ..models.autoencoder import Autoencoder, KLAutoencoder, TinyAutoencoder
 from ..models.depth import DepthEstimator, DepthNetwork, StructureMap
+from ..models.layout import lay_out
 from ..models.translator import ModelDefaults, TranslationModel
 from ..models.unet import MotionConfig, StreamingUNet
 from .budget import StreamSize, check, model_footprint
@@ -88,6 +89,7 @@ def random_model(
         torch.manual_seed(seed)
         for part in (model.unet, model.autoencoder, model.depth):
             _fill(part, device)
+    lay_out((model.unet, *model.pixel_networks), device)
     return model
 
 

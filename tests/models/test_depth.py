@@ -172,7 +172,7 @@ def test_frames_of_a_batch_do_not_meet(network):
 
 def test_nothing_waits_for_the_device(network):
     depth = network.to("meta")(pictures(1, 64, 64).to("meta"))  # has no values to wait for
-    assert DepthRange().normalise(depth).shape == (1, 1, 64, 64)
+    assert DepthRange(device="meta").normalise(depth).shape == (1, 1, 64, 64)
 
 
 def test_only_a_network_has_a_range_of_its_own(network):

@@ -1,7 +1,7 @@
 """How a step is run: compiled or recorded, the stream stays the same; what cannot be says why."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, wraps
 
 import pytest
 import torch
@@ -14,9 +14,9 @@ from live2diff_core.cache import FLOAT8
 from live2diff_core.config import Guidance, RuntimeConfig, StreamConfig
 from live2diff_core.errors import ConfigError
 from live2diff_core.frames import Frame
-from live2diff_core.stream import pipeline, runtime
+from live2diff_core.stream import codec, pipeline, runtime
 from live2diff_core.stream.interrupt import interruptible
-from live2diff_core.stream.runtime import GraphStep, check_runtime, make_step
+from live2diff_core.stream.runtime import Recorded, check_runtime, make_call, make_step
 from live2diff_core.stream.session import Session
 from tests.stream.test_variants import at
 from tests.tiny import (
@@ -34,6 +34,7 @@ from tests.tiny import (
 CPU = torch.device("cpu")
 COMPILE = RuntimeConfig("compile")
 FRAMES = make_frames(8 + 12)
+KINDS = 4  # what is compiled: encoding, depth, the step, decoding
 
 
 def stream(session: Session, frames: list[Frame] = FRAMES) -> list[Frame]:
@@ -43,7 +44,9 @@ def stream(session: Session, frames: list[Frame] = FRAMES) -> list[Frame]:
 
 @pytest.fixture
 def traced(monkeypatch) -> Iterator[Callable[[], int]]:
-    """torch.compile without code generation, which takes a minute; how often it has traced."""
+    """torch.compile without code generation, which takes a minute; how often it has traced a step,
+    or what brings pixels to it and from it.
+    """
     compile_step = partial(torch.compile, backend="eager")
     monkeypatch.setattr(torch, "compile", compile_step)
     runtime._compiled.cache_clear()
@@ -69,7 +72,7 @@ def test_changes_while_it_runs_compile_nothing(traced) -> None:
     plain, compiled = open_session(), open_session(stream_config(runtime=COMPILE))
     before = traced()
     assert distance(stream(plain), stream(compiled)) < 1e-5
-    assert traced() == before + 1
+    assert traced() == before + KINDS
     changes = (
         {"prompt": "neon lights"},
         {"strength": 0.4},
@@ -85,7 +88,7 @@ def test_changes_while_it_runs_compile_nothing(traced) -> None:
     for session in (plain, compiled):
         session.steer("a neon city")
     assert distance(plain.push(FRAMES[:3]), compiled.push(FRAMES[:3])) < 1e-5
-    assert traced() == before + 1
+    assert traced() == before + KINDS
 
 
 def test_a_scale_of_guidance_compiles_nothing(traced) -> None:
@@ -109,17 +112,15 @@ def test_sizes_live_beside_each_other(traced) -> None:
         stream(session, frames)
     for session, frames in (*streams, *streams):
         session.push(frames[:2])
-    assert traced() == before + 2
+    assert traced() == before + 2 * KINDS
 
 
-def test_what_compiling_breaks_on_is_told(monkeypatch) -> None:
+def test_what_compiling_breaks_on_is_told(traced, monkeypatch) -> None:
     monkeypatch.setattr(runtime, "step", lambda *_: torch._dynamo.graph_break())
-    runtime._compiled.cache_clear()
     session = open_session(stream_config(runtime=COMPILE))
     session.warmup(FRAMES[:8])
     with pytest.raises(ConfigError, match="choose runtime eager"):
         session.push(FRAMES[8:9])
-    runtime._compiled.cache_clear()
 
 
 # ---- CUDA graph
@@ -138,27 +139,49 @@ class Replayed:
         self.result.copy_(self.run())
 
 
-def record(run: Callable[[], Tensor]) -> tuple[Replayed, Tensor]:
-    channels = tiny_model().autoencoder.channels
-    result = torch.zeros(channels, HEIGHT // 4, WIDTH // 4)
-    return Replayed(run, result), result
+def recording(run: Callable[..., Tensor], networks) -> Recorded:
+    """`run` as a device with CUDA graphs runs it. What it gives first tells the size of a result,
+    since it may not run while it is recorded.
+    """
+    sizes = []
+
+    @wraps(run)
+    def measured(*given: object) -> Tensor:
+        result = run(*given)
+        sizes.append(result.shape)
+        return result
+
+    def record(again: Callable[[], Tensor], _: torch.device) -> tuple[Replayed, Tensor]:
+        result = torch.full(sizes[0], torch.nan)
+        return Replayed(again, result), result
+
+    return Recorded(measured, networks, record)
 
 
 @pytest.fixture
 def recorded(monkeypatch) -> Iterator[None]:
-    monkeypatch.setattr(pipeline, "make_step", lambda *_: GraphStep(runtime.step, record))
+    def call(_, run, networks, kind) -> Recorded:
+        parts = tuple(networks)
+        return recording(run, lambda _: parts)
+
+    def record_step(*_: object) -> Recorded:
+        return recording(runtime.step, lambda given: given[:1])
+
+    monkeypatch.setattr(codec, "make_call", call)
+    monkeypatch.setattr(pipeline, "make_step", record_step)
     Replayed.made = 0
 
 
 def test_a_recorded_stream_is_the_same_to_the_bit(recorded, monkeypatch) -> None:
     graphed = open_session()
     result = stream(graphed)
-    assert Replayed.made == 1
+    assert Replayed.made == KINDS
     graphed.update(prompt="neon", model=at(0.7))
     result += graphed.push(FRAMES[:4])
     graphed.steer("a neon city")
     result += graphed.push(FRAMES[:4])
-    assert Replayed.made == 3
+    assert Replayed.made == KINDS + 2  # the step alone follows from prompt and LoRAs
+    monkeypatch.setattr(codec, "make_call", make_call)
     monkeypatch.setattr(pipeline, "make_step", make_step)
     plain = open_session()
     expected = stream(plain)
@@ -168,27 +191,45 @@ def test_a_recorded_stream_is_the_same_to_the_bit(recorded, monkeypatch) -> None
     assert same(expected + plain.push(FRAMES[:4]), result)
 
 
-def test_weights_that_were_moved_are_recorded_anew(recorded) -> None:
+def conv_in(model) -> Tensor:
+    return model.unet.spatial.conv_in.weight
+
+
+def latent_scale(model) -> Tensor:
+    return model.autoencoder.scale
+
+
+@pytest.mark.parametrize(("moved", "again"), [(conv_in, 1), (latent_scale, KINDS - 1)])
+def test_weights_that_were_moved_are_recorded_anew(recorded, moved, again) -> None:
     session = open_session()
     stream(session)
-    weight = session.model.unet.spatial.conv_in.weight
+    weight = moved(session.model)
     kept = weight.data
     try:
         weight.data = kept.clone()
         session.push(FRAMES[:3])
     finally:
         weight.data = kept
-    assert Replayed.made == 2
+    assert Replayed.made == KINDS + again
+
+
+def test_depth_that_is_recorded_keeps_the_range_of_its_stream(recorded, monkeypatch) -> None:
+    """It is changed in place: each replay goes on from what the one before has left."""
+    network = tiny_model()
+    monkeypatch.setattr(type(network.depth), "relative", True)
+    graphed = stream(open_session())
+    monkeypatch.setattr(codec, "make_call", make_call)
+    assert same(graphed, stream(open_session()))
 
 
 # ---- what cannot be
 
 
-@pytest.mark.parametrize("mode", ["graph", "compile"])
+@pytest.mark.parametrize("mode", ["graph", "compile", "compile-graph"])
 def test_a_device_without_the_runtime_is_refused_when_the_session_opens(mode) -> None:
-    with pytest.raises(ConfigError, match=mode):
+    with pytest.raises(ConfigError, match=f"runtime {mode} "):
         check_runtime(RuntimeConfig(mode), torch.device("meta"))
-    if mode == "graph":
+    if "graph" in mode:
         with pytest.raises(ConfigError, match="choose eager or compile"):
             open_session(stream_config(runtime=RuntimeConfig(mode)))
 

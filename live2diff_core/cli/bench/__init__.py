@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from ...config import RUNTIMES
 from ...errors import Live2DiffError
 from ..options import (
     DTYPES,
@@ -34,7 +35,6 @@ from .tables import STAGES, show_environment, show_run, show_summary
 __all__ = ["STAGES", "add_command", "run"]
 
 REFUSED = 1
-RUNTIMES = ("eager", "compile", "graph")
 # What a combination fails with: ours, and torch's for memory, compilers and kernels.
 FAILURES = (Live2DiffError, RuntimeError, MemoryError, ImportError, OSError)
 
