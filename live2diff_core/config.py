@@ -148,8 +148,9 @@ class RuntimeConfig:
     """How a frame's networks are computed; what they compute is the same.
 
     mode: "eager" runs them as they are written, "graph" replays them as CUDA graphs, "compile" runs
-    them through `torch.compile`, "compile-graph" does both. attention: the temporal attention's
-    step as a Triton kernel or in PyTorch; "auto" takes the kernel where there is a GPU for it.
+    the denoising step through `torch.compile`, "compile-graph" does both. attention: the temporal
+    attention's step as a Triton kernel or in PyTorch; "auto" takes the kernel where there is a GPU
+    for it.
     """
 
     mode: RuntimeMode = "eager"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..config import RuntimeConfig
 from ..metrics.parity import Recording, replay
-from .options import DTYPES, Commands, add_speed_options
+from .options import DTYPES, Commands, add_speed_options, parse_device
 
 DIFFERENT = 1
 
@@ -23,6 +23,7 @@ def add_command(commands: Commands) -> None:
     parser.add_argument(
         "--tolerance", type=float, default=1e-3, help="largest error that passes (default: 1e-3)"
     )
+    parser.add_argument("--device", default="cpu", help="default: cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="default: float32")
     add_speed_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -31,7 +32,7 @@ def add_command(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Replay; 1 if a case is beyond the tolerance or a table differs."""
-    recording = Recording(options.directory)
+    recording = Recording(options.directory, parse_device(options.device))
     unet = recording.network().to(DTYPES[options.dtype])
     runtime = RuntimeConfig(options.runtime, options.attention)
     results = []

@@ -22,6 +22,7 @@ from ..config import (
     TemporalConfig,
 )
 from ..errors import ConfigError, WeightsFormatError
+from ..models.layout import lay_out
 from ..models.unet import MotionConfig, StreamingUNet
 from ..schedule import Schedule, make_schedule
 from ..stream.denoise import (
@@ -69,8 +70,9 @@ class ParityResult:
 class Recording:
     """A directory of recorded streams: golden.json, weights, tensor files for each case."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, device: torch.device | str = "cpu") -> None:
+        """device: where it is replayed."""
+        self.directory, self.device = directory, torch.device(device)
         index = directory / "golden.json"
         try:
             self._read(json.loads(index.read_text(encoding="utf-8")))
@@ -101,6 +103,8 @@ class Recording:
         unet = StreamingUNet(spatial, MotionConfig(temporal=self.temporal))
         files = [self.directory / weights["file"] for weights in self.index["weights"]]
         load_live2diff(unet, read_safetensors(*files), str(self.directory))
+        unet.to(self.device)
+        lay_out((unet,), self.device)
         return unet.eval()
 
     def cases(self, names: Sequence[str] = ()) -> Iterator["Case"]:
@@ -123,7 +127,8 @@ class Case:
         self.recording, self.facts = recording, facts
         self.name: str = facts["case"]["name"]
         files = [recording.directory / file["file"] for file in facts["files"]]
-        self.tensors = read_safetensors(*files)
+        found = read_safetensors(*files)
+        self.tensors = {name: tensor.to(recording.device) for name, tensor in found.items()}
 
     def schedule(self) -> Schedule:
         """Our coefficients for the recorded step selection."""
@@ -134,7 +139,7 @@ class Case:
             strength=strength,
             inference_steps=case["num_inference_steps"],
         )
-        return make_schedule(self.recording.noise, selection, torch.device("cpu"))
+        return make_schedule(self.recording.noise, selection, self.recording.device)
 
     def expected(self, name: str) -> Tensor:
         """A recorded tensor, where N >= 3 the one without the reference's start-up defect."""

@@ -18,7 +18,10 @@ from ..cache import FLOAT8
 from ..config import AttentionWindow
 
 # What a warp holds of the keys, and as much of the values: more would not fit into its registers.
-BLOCK_BYTES = 4096
+# Measured on an H200: 61 us in place of 85 with 4096 for heads of 40 channels, but 23 in place of
+# 21 for heads of 160, whose sums over channels are the longest.
+BLOCK_BYTES, WIDE_BYTES = 8192, 4096
+WIDE = 256  # channels of a block
 
 
 @triton.jit
@@ -150,7 +153,8 @@ def ring_step(  # noqa: PLR0913 - a kernel takes pointers and numbers
 def blocks(channels: int, window: AttentionWindow, itemsize: int) -> dict[str, int]:
     """Sizes of a program's block for a cache with entries of so many bytes."""
     block_channels = triton.next_power_of_2(channels)
-    vectors = max(1, BLOCK_BYTES // (max(2, itemsize) * block_channels))
+    limit = BLOCK_BYTES if block_channels < WIDE else WIDE_BYTES
+    vectors = max(1, limit // (max(2, itemsize) * block_channels))
     block_slots = min(triton.next_power_of_2(window.slots), vectors)
     return {
         "block_pixels": vectors // block_slots,

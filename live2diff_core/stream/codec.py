@@ -15,7 +15,7 @@ class Codec:
         self._model = model.origin or model
         self._range = DepthRange(config.depth_range, device=model.device)
         self._encode, self._features, self._decode = (
-            make_call(config.runtime, run, self._model.pixel_networks, config.size_text)
+            make_call(config.runtime, run, self._model.pixel_networks)
             for run in (TranslationModel.encode, _depth_features, TranslationModel.decode)
         )
 

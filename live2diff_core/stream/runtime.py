@@ -41,19 +41,16 @@ def make_step(config: RuntimeConfig, state: StreamState) -> Step:
     check_runtime(config, state.x.device)
     run: Call = step
     if config.compiles:
-        run = _compiled(step, True, state.x.shape, state.depth.dtype, len(state.rows))
+        run = _compiled(step, state.x.shape, state.depth.dtype, len(state.rows))
     return Recorded(run, lambda given: given[:1]) if config.records else run
 
 
-def make_call(
-    config: RuntimeConfig, run: Call, networks: Iterable[nn.Module], kind: object
-) -> Call:
-    """What runs a function whose last argument is a tensor: as it is, compiled, or recorded.
+def make_call(config: RuntimeConfig, run: Call, networks: Iterable[nn.Module]) -> Call:
+    """What runs a function whose last argument is a tensor, as it is or recorded.
 
-    networks: whose weights it reads. kind: of all that its compiled code follows from.
+    It is not compiled: a depth network takes minutes, and saves less than the step does. networks:
+    whose weights it reads.
     """
-    if config.compiles:
-        run = _compiled(run, False, kind)
     parts = tuple(networks)
     return Recorded(run, lambda _: parts) if config.records else run
 
@@ -99,11 +96,10 @@ def _lacking(device: torch.device) -> str | None:
 
 
 @cache
-def _compiled(run: Call, whole: bool, *_: object) -> Call:
-    """A function compiled for one kind of inputs; the code for it is kept on disk by PyTorch.
+def _compiled(run: Call, *_: object) -> Call:
+    """A function compiled for one shape of state; the code for it is kept on disk by PyTorch.
 
-    One for each kind, so that none drives another one out of PyTorch's small list. whole: what
-    cannot be compiled is an error, else it runs as it is written between what can.
+    One for each shape, so that no shape drives another one out of PyTorch's small list.
     """
     from torch._dynamo.exc import TorchDynamoException
     from torch._inductor.exc import InductorError
@@ -111,7 +107,7 @@ def _compiled(run: Call, whole: bool, *_: object) -> Call:
     compile_call: Callable[..., Call] = torch.compile
     known = inspect.signature(compile_call).parameters
     alone = {"isolate_recompiles": True} if "isolate_recompiles" in known else {}
-    compiled = compile_call(run, dynamic=False, fullgraph=whole, **alone)
+    compiled = compile_call(run, dynamic=False, fullgraph=True, **alone)
 
     def call(*given: object) -> Tensor:
         try:

@@ -188,11 +188,9 @@ def compiled(monkeypatch):
 def test_compile_reaches_the_stream(compiled) -> None:
     stream, _ = warmed(runtime="compile")
     shown, _ = sample(stream, images(4, 8), flush=True)
-    assert compiled.count(runtime.step) == 5  # and one that brings the frame in flight out
-    assert compiled.count(TranslationModel.encode) == 8 + 4
-    before = len(compiled)
+    assert len(compiled) == 5  # and one that brings the frame in flight out
     plain, _ = sample(warmed()[0], images(4, 8), flush=True)
-    assert len(compiled) == before
+    assert len(compiled) == 5
     assert torch.equal(shown, plain)
 
 

@@ -34,7 +34,7 @@ from tests.tiny import (
 CPU = torch.device("cpu")
 COMPILE = RuntimeConfig("compile")
 FRAMES = make_frames(8 + 12)
-KINDS = 4  # what is compiled: encoding, depth, the step, decoding
+KINDS = 4  # what is recorded: encoding, depth, the step, decoding
 
 
 def stream(session: Session, frames: list[Frame] = FRAMES) -> list[Frame]:
@@ -44,9 +44,7 @@ def stream(session: Session, frames: list[Frame] = FRAMES) -> list[Frame]:
 
 @pytest.fixture
 def traced(monkeypatch) -> Iterator[Callable[[], int]]:
-    """torch.compile without code generation, which takes a minute; how often it has traced a step,
-    or what brings pixels to it and from it.
-    """
+    """torch.compile without code generation, which takes a minute; how often it has traced."""
     compile_step = partial(torch.compile, backend="eager")
     monkeypatch.setattr(torch, "compile", compile_step)
     runtime._compiled.cache_clear()
@@ -72,7 +70,7 @@ def test_changes_while_it_runs_compile_nothing(traced) -> None:
     plain, compiled = open_session(), open_session(stream_config(runtime=COMPILE))
     before = traced()
     assert distance(stream(plain), stream(compiled)) < 1e-5
-    assert traced() == before + KINDS
+    assert traced() == before + 1
     changes = (
         {"prompt": "neon lights"},
         {"strength": 0.4},
@@ -88,7 +86,7 @@ def test_changes_while_it_runs_compile_nothing(traced) -> None:
     for session in (plain, compiled):
         session.steer("a neon city")
     assert distance(plain.push(FRAMES[:3]), compiled.push(FRAMES[:3])) < 1e-5
-    assert traced() == before + KINDS
+    assert traced() == before + 1
 
 
 def test_a_scale_of_guidance_compiles_nothing(traced) -> None:
@@ -112,7 +110,7 @@ def test_sizes_live_beside_each_other(traced) -> None:
         stream(session, frames)
     for session, frames in (*streams, *streams):
         session.push(frames[:2])
-    assert traced() == before + 2 * KINDS
+    assert traced() == before + 2
 
 
 def test_what_compiling_breaks_on_is_told(traced, monkeypatch) -> None:
@@ -160,7 +158,7 @@ def recording(run: Callable[..., Tensor], networks) -> Recorded:
 
 @pytest.fixture
 def recorded(monkeypatch) -> Iterator[None]:
-    def call(_, run, networks, kind) -> Recorded:
+    def call(_, run, networks) -> Recorded:
         parts = tuple(networks)
         return recording(run, lambda _: parts)
 
