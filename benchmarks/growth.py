@@ -16,10 +16,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import matplotlib
 import torch
-from plot import Curve, Panel, draw
+from matplotlib import pyplot
 from torch import Tensor
 
 from live2diff_core.cli.bench.floor import settle
@@ -121,24 +121,29 @@ def measure(subject: Subject, frames: int) -> dict[str, list[dict[str, float]]]:
     return curves
 
 
-def panels(figures: dict[str, Any]) -> list[Panel]:
-    """One for each thing that grows."""
+def draw(curves: dict[str, dict[str, list[dict[str, float]]]], path: Path) -> None:
+    """A panel for each thing that grows, a curve for each model; all axes are logarithmic."""
     titles = {
         "steps": ("Denoising steps", "steps, N"),
-        "pixels": ("Pixels, N = 1", "pixels"),
+        "pixels": ("Pixels, N = 1", "side of a square picture, pixels"),
         "sessions": ("Sessions on one model, N = 1", "sessions, in turn"),
     }
-    found = []
-    for name, (title, x) in titles.items():
-        curves = [
-            Curve(label, [(point["x"], point["p50_ms"]) for point in curves[name]])
-            for label, curves in figures["curves"].items()
-        ]
-        values = sorted({x for curve in curves for x, _ in curve.points})
-        pixels = {value: f"{math.isqrt(value)}²" for value in values}
-        ticks = pixels if name == "pixels" else {value: str(value) for value in values}
-        found.append(Panel(title, x, curves, ticks))
-    return found
+    figure, panels = pyplot.subplots(1, len(titles), figsize=(10, 3.4), sharey=True)
+    for panel, (name, (title, label)) in zip(panels, titles.items(), strict=True):
+        at = "side" if name == "pixels" else "x"
+        for model, grown in curves.items():
+            points = [(point[at], point["p50_ms"]) for point in grown[name]]
+            panel.loglog(*zip(*points, strict=True), marker="o", label=model)
+        ticks = sorted({point[at] for grown in curves.values() for point in grown[name]})
+        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        panel.set(title=title, xlabel=label)
+        panel.minorticks_off()
+        panel.grid(alpha=0.4)
+    panels[0].set_ylabel("ms a frame (p50)")
+    panels[0].yaxis.set_major_formatter("{x:g}")
+    panels[0].legend()
+    figure.tight_layout()
+    figure.savefig(path)
 
 
 def main() -> int:
@@ -152,6 +157,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=DOCS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    matplotlib.use("svg")  # needs no window
     device = parse_device(options.device)
     dtype = parse_dtype(options.dtype, device)
     curves = {}
@@ -161,7 +167,7 @@ def main() -> int:
     named = {"dtype": str(dtype).removeprefix("torch."), "frames": options.frames}
     figures = {"environment": environment(device)} | named | {"curves": curves}
     (options.output / "growth.json").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
-    (options.output / "growth.svg").write_text(draw(panels(figures), "ms a frame (p50)"), "utf-8")
+    draw(curves, options.output / "growth.svg")
     return 0
 
 
