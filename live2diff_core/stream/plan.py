@@ -45,7 +45,7 @@ def make_plan(model: TranslationModel, config: StreamConfig, prompt: str | Tenso
     """
     model.check_size(config.width, config.height)
     _check_window(model, config)
-    check_runtime(config.runtime, model.device)
+    check_runtime(config.runtime, model.device, model.dtype)
     _check_cache(config, model.device)
     condition = read_condition(model, config.guidance, prompt)
     schedule = make_schedule(model.schedule, config.steps, model.device)

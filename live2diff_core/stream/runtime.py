@@ -38,7 +38,7 @@ Record: TypeAlias = Callable[[Callable[[], Tensor], torch.device], tuple[Graph, 
 
 def make_step(config: RuntimeConfig, state: StreamState) -> Step:
     """What runs the steps of a stream with this state. Raises ConfigError where it cannot be."""
-    check_runtime(config, state.x.device)
+    check_runtime(config, state.x.device, state.depth.dtype)
     run: Call = step
     if config.compiles:
         run = _compiled(step, state.x.shape, state.depth.dtype, len(state.rows))
@@ -55,8 +55,12 @@ def make_call(config: RuntimeConfig, run: Call, networks: Iterable[nn.Module]) -
     return Recorded(run, lambda _: parts) if config.records else run
 
 
-def check_runtime(config: RuntimeConfig, device: torch.device) -> None:
-    """Raise ConfigError, with the reason, for a runtime that this device cannot have."""
+def check_runtime(
+    config: RuntimeConfig, device: torch.device, dtype: torch.dtype = torch.float32
+) -> None:
+    """Raise ConfigError, with the reason, for a runtime that this device cannot have with a network
+    of this dtype.
+    """
     if config.records and device.type != "cuda":
         raise ConfigError(
             f"runtime {config.mode} replays CUDA graphs and the model is on {device}: choose eager "
@@ -65,7 +69,7 @@ def check_runtime(config: RuntimeConfig, device: torch.device) -> None:
     if config.attention == "triton":
         ring_attention.require(device)
     if config.compiles:
-        reason = _lacking(device)
+        reason = _lacking(device, dtype)
         if reason is not None:
             raise ConfigError(f"runtime {config.mode} cannot be used here: {reason}")
 
@@ -77,7 +81,7 @@ def uses_kernel(config: RuntimeConfig, device: torch.device) -> bool:
     return config.attention == "triton"
 
 
-def _lacking(device: torch.device) -> str | None:
+def _lacking(device: torch.device, dtype: torch.dtype) -> str | None:
     """What torch.compile needs on this device and does not find."""
     if device.type == "cuda":
         from torch.utils._triton import has_triton
@@ -85,6 +89,9 @@ def _lacking(device: torch.device) -> str | None:
         return None if has_triton() else "it needs Triton (on Windows: pip install triton-windows)"
     if device.type != "cpu":
         return f"it is for CUDA devices and CPUs, the model is on {device}"
+    if dtype.itemsize < torch.float32.itemsize:
+        # Seen with 2.13 and AVX-512: a norm behind a residual block, in code of 512 bits alone.
+        return f"PyTorch's compiled code in {dtype} gives NaN on some CPUs: choose float32"
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 

@@ -232,6 +232,14 @@ def test_a_device_without_the_runtime_is_refused_when_the_session_opens(mode) ->
             open_session(stream_config(runtime=RuntimeConfig(mode)))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_compiling_in_16_bits_is_refused_on_a_cpu(dtype) -> None:
+    check_runtime(RuntimeConfig(), CPU, dtype)
+    check_runtime(COMPILE, CPU, torch.float32)
+    with pytest.raises(ConfigError, match=f"compiled code in {dtype} gives NaN on some CPUs"):
+        check_runtime(COMPILE, CPU, dtype)
+
+
 def test_a_missing_compiler_is_named(monkeypatch) -> None:
     def missing() -> str:
         raise InvalidCxxCompiler
