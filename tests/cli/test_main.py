@@ -19,7 +19,7 @@ def stopped(arguments: list[str]) -> int | str | None:
 
 
 def break_parity(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def broken(_: object) -> None:
+    def broken(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(parity, "Recording", broken)
