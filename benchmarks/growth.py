@@ -20,6 +20,7 @@ from pathlib import Path
 import matplotlib
 import torch
 from matplotlib import pyplot
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from live2diff_core.cli.bench.floor import settle
@@ -140,6 +141,7 @@ def draw(curves: dict[str, dict[str, list[dict[str, float]]]], path: Path) -> No
         panel.minorticks_off()
         panel.grid(alpha=0.4)
     panels[0].set_ylabel("ms a frame (p50)")
+    panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panels[0].yaxis.set_major_formatter("{x:g}")
     panels[0].legend()
     figure.tight_layout()
