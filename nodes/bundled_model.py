@@ -55,7 +55,7 @@ def _load(device: torch.device, dtype: torch.dtype) -> "HostedModel":
     from .hosted import HostedModel
 
     model = load_bundled(device=host.storage_device(), dtype=dtype)
-    lay_out((model.unet, *model.pixel_networks), device)
+    lay_out((model.unet, model.autoencoder, model.depth), device)
     residents = [host.Resident(network, device) for network in (model.unet, model.autoencoder)]
     return HostedModel(model, tuple(resident.patcher for resident in residents))
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..live2diff_core.config import AttentionKind, CacheKind, RuntimeConfig, RuntimeMode
+from ..live2diff_core.config import RUNTIMES, AttentionKind, CacheKind, RuntimeConfig, RuntimeMode
 from . import host
 from .inputs import MODEL
 
@@ -60,7 +60,7 @@ def _check(config: RuntimeConfig) -> None:
 def _widgets() -> dict[str, Any]:
     return {
         "runtime": (
-            ["eager", "graph", "compile", "compile-graph"],
+            list(RUNTIMES),
             {
                 "default": "eager",
                 "tooltip": "eager: as it is written. graph: replayed as CUDA graphs, two to three "

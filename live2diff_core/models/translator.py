@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import NoiseMode, NoiseScheduleConfig, StepSelection
 from ..errors import ConfigError, FrameSizeError, PromptError
@@ -120,12 +120,6 @@ class TranslationModel:
     def size_multiple(self) -> int:
         """Width and height in pixels must be multiples of this."""
         return self.autoencoder.factor * self.unet.size_multiple
-
-    @property
-    def pixel_networks(self) -> tuple[nn.Module, ...]:
-        """What stands between pixels and what the UNet's blocks take; all variants share it."""
-        found = (self.autoencoder, self.depth, self.unet.depth_mapping)
-        return tuple(network for network in found if isinstance(network, nn.Module))
 
     def check_size(self, width: int, height: int) -> None:
         """Raise FrameSizeError, with the nearest size, for pixels that the network cannot take."""

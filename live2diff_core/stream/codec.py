@@ -14,10 +14,11 @@ class Codec:
     def __init__(self, model: TranslationModel, config: StreamConfig) -> None:
         self._model = model.origin or model
         self._range = DepthRange(config.depth_range, device=model.device)
-        self._encode, self._features, self._decode = (
-            make_call(config.runtime, run, self._model.pixel_networks)
-            for run in (TranslationModel.encode, _depth_features, TranslationModel.decode)
-        )
+        latents = (model.autoencoder,)
+        depth = (model.depth, model.autoencoder, model.unet.depth_mapping)
+        self._encode = make_call(config.runtime, TranslationModel.encode, latents)
+        self._features = make_call(config.runtime, _depth_features, depth)
+        self._decode = make_call(config.runtime, TranslationModel.decode, latents)
 
     def encode(self, rgb: Tensor) -> Tensor:
         """Latents of pixels, as `TranslationModel.encode`."""

@@ -45,7 +45,7 @@ def make_step(config: RuntimeConfig, state: StreamState) -> Step:
     return Recorded(run, lambda given: given[:1]) if config.records else run
 
 
-def make_call(config: RuntimeConfig, run: Call, networks: Iterable[nn.Module]) -> Call:
+def make_call(config: RuntimeConfig, run: Call, networks: Iterable[object]) -> Call:
     """What runs a function whose last argument is a tensor, as it is or recorded.
 
     It is not compiled: a depth network takes minutes, and saves less than the step does. networks:
@@ -221,7 +221,8 @@ def _same(one: Iterable[object], other: Given) -> bool:
 
 
 def _tensors(network: object) -> Iterable[Tensor]:
-    assert isinstance(network, nn.Module)
+    if not isinstance(network, nn.Module):
+        return ()
     return chain(network.parameters(), network.buffers())
 
 

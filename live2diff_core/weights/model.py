@@ -47,7 +47,7 @@ def load_model(
         model = load_bundled(device=device, dtype=dtype)
     else:
         model = _load_parts(spec, device, dtype)
-    lay_out((model.unet, *model.pixel_networks), device)
+    lay_out((model.unet, model.autoencoder, model.depth), device)
     if not spec.loras:
         return model
     uses = [load_adapter(spec, lora, model) for lora in spec.loras]

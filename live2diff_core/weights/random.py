@@ -89,7 +89,7 @@ def random_model(
         torch.manual_seed(seed)
         for part in (model.unet, model.autoencoder, model.depth):
             _fill(part, device)
-    lay_out((model.unet, *model.pixel_networks), device)
+    lay_out((model.unet, model.autoencoder, model.depth), device)
     return model
 
 
