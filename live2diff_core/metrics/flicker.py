@@ -7,24 +7,39 @@ pixels that the flow sees in both.
 
 from dataclasses import dataclass
 
-import cv2
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import FrameSizeError
-from ..frames import to_bytes, to_unit_range
+from .figures import LeftOut, Mean
+from .flow import DisFlow, Flow, Motion, MotionTracker
+from .picture import Image, Picture, fitted
 
-Image = NDArray[np.float32]
-Gray = NDArray[np.uint8]
+TOO_SHORT = "fewer than two frames that show the same scene"
 
-# Ruder et al., "Artistic Style Transfer for Videos" (2016), eq. 5, after Sundaram et al. (2010):
-# a pixel is hidden where |forward + backward|^2 > 0.01 (|forward|^2 + |backward|^2) + 0.5.
-RELATIVE_TOLERANCE = 0.01
-ABSOLUTE_TOLERANCE = 0.5
-# With less in common than this, two frames are a cut, not a movement.
-LEAST_VISIBLE = 0.2
+
+class WarpErrorMeter:
+    """Warp error of one video under a motion that is given, which may be another video's.
+
+    Per pair of frames: mean over visible pixels and channels of (warped previous - current)^2, for
+    values in [0, 1]. The figure is the mean over pairs; a pair that is a cut is left out.
+    """
+
+    def __init__(self) -> None:
+        self._before: Image | None = None
+        self._error = Mean()
+
+    def update(self, picture: Picture, motion: Motion | None) -> float | None:
+        """Add the next frame; gives the pair's error, None for the first frame and at a cut."""
+        before, self._before = self._before, picture.values
+        if before is None or motion is None or motion.is_cut:
+            return None
+        error = motion.change(before, picture.values)
+        self._error.add(error)
+        return error
+
+    def value(self) -> float | LeftOut:
+        """The mean so far, of values in [0, 1] squared."""
+        return self._error.value(TOO_SHORT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +58,13 @@ class Flicker:
 
 
 class FlickerMeter:
-    """Measures any number of outputs against one input, frame by frame; memory does not grow."""
+    """Warp error alone, of any number of outputs against one input; memory does not grow."""
 
-    def __init__(self) -> None:
-        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._gray: Gray | None = None
-        self._images: list[Image] = []
-        self._sums: NDArray[np.float64] = np.zeros(0)
-        self._visible = 0.0
-        self._pairs = 0
+    def __init__(self, flow: Flow | None = None) -> None:
+        self._motion = MotionTracker(flow or DisFlow())
+        self._meters: list[WarpErrorMeter] = []
+        self._sizes: list[tuple[int, int]] = []
+        self._visible = Mean()
         self._cuts = 0
 
     def update(self, source: Tensor, *outputs: Tensor) -> None:
@@ -60,106 +73,35 @@ class FlickerMeter:
         The source may be of another size than the outputs, it is scaled to theirs; it shows the
         same part of the scene. Raises FrameSizeError when sizes or the number of outputs change.
         """
-        size = _common_size(source, outputs)
-        scaled = _scale(_bytes(source), size)
-        gray = np.asarray(cv2.cvtColor(scaled, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
-        own: Image = scaled.astype(np.float32) / np.float32(255)
-        images = [own, *(_image(output) for output in outputs)]
-        if self._gray is None:
-            self._sums = np.zeros(len(images))
-        else:
-            self._check_alike(images)
-            self._measure(self._gray, gray, images)
-        self._gray, self._images = gray, images
+        own = fitted(source, _common_size(source, outputs), "stretch")
+        pictures = [Picture.of(rgb) for rgb in (own, *outputs)]
+        self._check_alike([picture.size for picture in pictures])
+        motion = self._motion.update(pictures[0])
+        if motion is not None and motion.is_cut:
+            self._cuts += 1
+        elif motion is not None:
+            self._visible.add(motion.share)
+        for meter, picture in zip(self._meters, pictures, strict=True):
+            meter.update(picture, motion)
 
     def report(self) -> Flicker:
         """Give the means so far."""
-        means = self._sums / self._pairs if self._pairs else np.full_like(self._sums, np.nan)
-        seen = self._visible / self._pairs if self._pairs else float("nan")
-        source, *outputs = means.tolist() or [float("nan")]
-        return Flicker(source, tuple(outputs), self._pairs, self._cuts, seen)
+        source, *outputs = [_or_nan(meter.value()) for meter in self._meters] or [float("nan")]
+        seen = _or_nan(self._visible.value(TOO_SHORT))
+        return Flicker(source, tuple(outputs), self._visible.count, self._cuts, seen)
 
-    def _measure(self, before: Gray, now: Gray, images: list[Image]) -> None:
-        # Where each pixel of now was before, and the other way round: (h, w, 2) as (x, y).
-        backward = self._flow_between(now, before)
-        forward = self._flow_between(before, now)
-        origin = _grid(backward.shape[:2]) + backward
-        seen = visible(backward, forward)
-        share = float(seen.mean())
-        if share < LEAST_VISIBLE:
-            self._cuts += 1
-            return
-        errors = [
-            _error(warp(a, origin), b, seen) for a, b in zip(self._images, images, strict=True)
-        ]
-        self._sums += errors
-        self._visible += share
-        self._pairs += 1
-
-    def _flow_between(self, there: Gray, here: Gray) -> Image:
-        at_rest: Image = np.zeros((*there.shape, 2), dtype=np.float32)
-        return np.asarray(self._flow.calc(there, here, at_rest), dtype=np.float32)
-
-    def _check_alike(self, images: list[Image]) -> None:
-        expected = [image.shape[:2] for image in self._images]
-        got = [image.shape[:2] for image in images]
-        if got != expected:
+    def _check_alike(self, sizes: list[tuple[int, int]]) -> None:
+        if not self._sizes:
+            self._sizes, self._meters = sizes, [WarpErrorMeter() for _ in sizes]
+        if sizes != self._sizes:
             raise FrameSizeError(
-                f"expected heights and widths {expected} as before (source first), got {got}. "
+                f"expected heights and widths {self._sizes} as before (source first), got {sizes}. "
                 "Use one meter for each stream, and one size in it."
             )
 
 
-def visible(backward: Image, forward: Image) -> NDArray[np.bool_]:
-    """Tell which pixels of the current frame are in the previous one, too.
-
-    backward, forward: flow from the current frame to the previous one and the reverse, (h, w, 2)
-    in pixels. Returns (h, w). Ruder et al. 2016, eq. 5, and nothing from beyond the border.
-    """
-    height, width = backward.shape[:2]
-    origin = _grid((height, width)) + backward
-    returning = warp(forward, origin)
-    inside = np.all((origin >= 0) & (origin <= (width - 1, height - 1)), axis=2)
-    mismatch = _squared(returning + backward)
-    allowed = RELATIVE_TOLERANCE * (_squared(returning) + _squared(backward)) + ABSOLUTE_TOLERANCE
-    return np.asarray(inside & (mismatch <= allowed), dtype=np.bool_)
-
-
-def warp(image: Image, origin: Image) -> Image:
-    """Fetch each pixel from where it was. image: (h, w, c). origin: (h, w, 2), as (x, y)."""
-    x, y = origin[..., 0], origin[..., 1]
-    fetched = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(fetched, dtype=np.float32)
-
-
-def _error(warped: Image, image: Image, seen: NDArray[np.bool_]) -> float:
-    return float(np.square(warped - image)[seen].mean())
-
-
-def _squared(flow: Image) -> Image:
-    return np.asarray(np.square(flow).sum(axis=2), dtype=np.float32)
-
-
-def _grid(shape: tuple[int, ...]) -> Image:
-    height, width = shape
-    x, y = np.meshgrid(np.arange(width), np.arange(height))
-    return np.stack((x, y), axis=2).astype(np.float32)
-
-
-def _image(rgb: Tensor) -> Image:
-    unit = to_unit_range(rgb.detach(), torch.device("cpu"), torch.float32)
-    return np.asarray(unit.permute(1, 2, 0).contiguous().numpy())
-
-
-def _bytes(rgb: Tensor) -> NDArray[np.uint8]:
-    return np.asarray(to_bytes(rgb.detach()).cpu().permute(1, 2, 0).contiguous().numpy())
-
-
-def _scale(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    height, width = size
-    shrinks = height < image.shape[0]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8)
+def _or_nan(value: float | LeftOut) -> float:
+    return float("nan") if isinstance(value, LeftOut) else value
 
 
 def _common_size(source: Tensor, outputs: tuple[Tensor, ...]) -> tuple[int, int]:

@@ -34,7 +34,7 @@ from ..stream.denoise import (
     make_state,
     prefill,
 )
-from ..stream.runtime import make_step, uses_kernel
+from ..stream.runtime import attention_kernel, make_step
 from ..weights.files import read_safetensors
 from ..weights.load import load_live2diff
 
@@ -168,7 +168,7 @@ def replay(
     condition = Conditioning(case["prompt_embeds"].to(_dtype(unet)), Guidance())
     condition = replace(condition, guides=condition.guided(unet, schedule))
     latents, window = case["warmup.latents"], case.recording.window
-    use = CacheUse(cache, uses_kernel(runtime, latents.device))
+    use = CacheUse(cache, attention_kernel(runtime, cache, latents.device, _dtype(unet)))
     state = make_state(unet, latents, schedule.steps, 1, window, use)
     step = make_step(runtime, state)
     x0 = prefill(unet, state, schedule, condition, _warmup_frames(case, unet, schedule.steps))[-1]
