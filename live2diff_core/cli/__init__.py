@@ -7,8 +7,12 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import Live2DiffError
-from . import bench, convert, demo, doctor, inspect, parity, plan, serve, train, translate
+from . import bench, convert, demo, doctor, inspect, metrics, parity, plan, serve, train, translate
 
+MODULES = (
+    *(translate, serve, demo, metrics, inspect),
+    *(plan, doctor, convert, parity, bench, train),
+)
 FAILED, INTERRUPTED = 1, 130
 PACKAGE = __package__.rpartition(".")[0]
 
@@ -20,7 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"live2diff {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (translate, serve, demo, inspect, plan, doctor, convert, parity, bench, train):
+    for module in MODULES:
         module.add_command(commands)
     return parser
 

@@ -93,6 +93,14 @@ class Report:
         reasons = {k: v.reason for k in QUANTITIES if isinstance(v := found.get(k), LeftOut)}
         return cls(frames, pairs, cuts, size, measured, reasons)
 
+    def with_figures(self, figures: Figures) -> "Report":
+        """This report with figures that were measured elsewhere."""
+        known: Figures = {
+            **{name: LeftOut(reason) for name, reason in self.left_out.items()},
+            **self.figures,
+        }
+        return Report.of(self.frames, self.pairs, self.cuts, self.size, (known, figures))
+
     def __getitem__(self, name: str) -> float:
         """A figure. Raises KeyError with the reason where it was left out."""
         if name in self.left_out:

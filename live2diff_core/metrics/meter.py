@@ -217,7 +217,7 @@ def side_by_side(videos: Sequence[Iterable[Tensor]], names: Sequence[str]) -> It
             raise SourceError(
                 f"expected videos of one length, but {', '.join(ended)} ended after {count} frames "
                 f"and others go on. Frames are compared by their number: cut them alike, or ask "
-                f"for the first {count} alone."
+                f"for the first {count} alone (--frames {count})."
             )
         yield frames
         count += 1

@@ -6,7 +6,7 @@ from live2diff_core import __version__, errors
 from live2diff_core.cli import main, parity
 
 COMMANDS = (
-    *("translate", "demo", "inspect", "plan", "doctor"),
+    *("translate", "demo", "metrics", "inspect", "plan", "doctor"),
     *("convert", "parity", "bench", "train"),
 )
 
@@ -46,6 +46,8 @@ def test_every_command_has_help(capsys, command):
         (["translate", "a.mp4", "b.mp4", "--prompt", "ink", "--size", "9"], "WIDTHxHEIGHT"),
         (["translate", "a.mp4", "b.mp4", "--prompt", "ink", "--t-index", "a"], "such as 20,35"),
         (["translate", "a.mp4", "b.mp4", "--prompt", "ink", "--fit", "fill"], "invalid choice"),
+        (["metrics", "a.mp4"], "required: --source"),
+        (["metrics", "a.mp4", "--source", "b.mp4", "--flow", "sparse"], "invalid choice: 'sparse'"),
         (["bench", "--size", "big"], "WIDTHxHEIGHT"),
         (["parity", ".", "--tolerance", "much"], "invalid float value: 'much'"),
         (["train", "other"], "invalid choice: 'other'"),
