@@ -6,6 +6,7 @@ from .browser_camera import Live2DiffBrowserCamera
 from .bundled_model import Live2DiffBundledModel
 from .example_video import Live2DiffExampleVideo
 from .live import Live2DiffLive
+from .metrics import Live2DiffMetrics
 from .pattern import Live2DiffTestPattern
 from .plan import Live2DiffPlan
 from .prompt_travel import Live2DiffPromptTravel
@@ -27,6 +28,7 @@ NODE_DISPLAY_NAMES = {
     Live2DiffSampler: "Live2Diff Sampler",
     Live2DiffTranslateVideo: "Live2Diff Translate Video",
     Live2DiffPromptTravel: "Live2Diff Prompt Travel",
+    Live2DiffMetrics: "Live2Diff Metrics",
     Live2DiffPlan: "Live2Diff Plan",
     Live2DiffExampleVideo: "Live2Diff Example Video",
     Live2DiffLive: "Live2Diff Live",

@@ -16,6 +16,7 @@ CLASSES = [
     "Live2DiffSampler",
     "Live2DiffTranslateVideo",
     "Live2DiffPromptTravel",
+    "Live2DiffMetrics",
     "Live2DiffPlan",
     "Live2DiffExampleVideo",
     "Live2DiffLive",

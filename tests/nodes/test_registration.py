@@ -16,6 +16,7 @@ NAMES = {
     "Live2DiffBundledModel",
     "Live2DiffExampleVideo",
     "Live2DiffLive",
+    "Live2DiffMetrics",
     "Live2DiffPlan",
     "Live2DiffPromptTravel",
     "Live2DiffRecord",
