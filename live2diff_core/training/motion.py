@@ -37,6 +37,7 @@ from .start import load_start
 CHECKPOINTS, MOTION, RUN = "checkpoints", "motion.safetensors", "run.json"
 PARTIAL = ".partial"
 TEXTS = 4096  # embeddings that are kept
+FIXED_CLIPS, FIXED_SEED = 8, 1_000_003
 TOGETHER = 8  # pictures that are encoded at once
 
 
@@ -105,6 +106,22 @@ class Noising:
         x = a * latent + b * noise
         target = {"epsilon": noise, "v_prediction": a * noise - b * latent, "sample": latent}
         return x, target[self._schedule.prediction], timestep.to(latent.device)
+
+
+def make_accelerator(config: TrainConfig, cpu: bool) -> Accelerator:
+    """What knows this run's devices; cpu: no other one. Raises ConfigError for a precision that
+    the device does not have.
+    """
+    part = config.optimisation
+    try:
+        return Accelerator(
+            cpu=cpu,
+            mixed_precision=part.precision,
+            gradient_accumulation_steps=part.accumulation,
+            step_scheduler_with_optimizer=False,  # a step is the whole run's, not a process's
+        )
+    except ValueError as error:
+        raise ConfigError(f"optimisation.precision {part.precision}: {error}") from error
 
 
 class MotionTrainer:
@@ -194,9 +211,21 @@ class MotionTrainer:
 
     def _loss(self, batch: Batch) -> Tensor:
         """Mean squared error of what the network predicts: epsilon, v or x0."""
-        inputs = self.inputs(batch)
-        output = self._network(inputs.x, inputs.timestep, inputs.text, inputs.depth)
-        return functional.mse_loss(output.float(), inputs.target)
+        return _error(self._network, self.inputs(batch))
+
+    @torch.no_grad()
+    def fixed_loss(self) -> float:
+        """Mean loss on the same few clips, timesteps and noise whenever it is asked for.
+
+        Losses of steps differ most by their timesteps; this one shows what was learned.
+        """
+        network = self._accelerator.unwrap_model(self._network, keep_fp32_wrapper=False)
+        clips = NumberedClips(self._clips, self.config.seed + FIXED_SEED)
+        losses = []
+        for number in range(FIXED_CLIPS):
+            with self._accelerator.autocast():
+                losses.append(_error(network, self.inputs(Batch.of([clips[number]]))))
+        return float(torch.stack(losses).mean())
 
     # ---- inputs
 
@@ -309,3 +338,8 @@ class MotionTrainer:
     def _load_motion(self, models: list[nn.Module], folder: str) -> None:
         models.clear()
         load_motion(self.model.unet, Path(folder) / MOTION)
+
+
+def _error(network: nn.Module, inputs: Inputs) -> Tensor:
+    output = network(inputs.x, inputs.timestep, inputs.text, inputs.depth)
+    return functional.mse_loss(output.float(), inputs.target)

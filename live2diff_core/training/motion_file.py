@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -25,21 +24,10 @@ def beside(unet: StreamingUNet) -> nn.ModuleDict:
     return nn.ModuleDict({n: m for n, m in unet.named_children() if n != SPATIAL})
 
 
-@torch.no_grad()
-def silence(unet: StreamingUNet) -> None:
-    """Make temporal layers and depth mapping add nothing, so that the base is what it was."""
-    for transformer in unet.transformers():
-        transformer.start_silent()
-    silence_depth(unet)
-
-
-@torch.no_grad()
 def silence_depth(unet: StreamingUNet) -> None:
-    """Make the depth mapping add nothing."""
-    nn.init.zeros_(unet.depth_mapping.conv_out.weight)
-    bias = unet.depth_mapping.conv_out.bias
-    if bias is not None:
-        nn.init.zeros_(bias)
+    """Make the depth mapping add nothing, so that an untrained one leaves the base as it was."""
+    for parameter in unet.depth_mapping.conv_out.parameters():
+        nn.init.zeros_(parameter)
 
 
 def to_live2diff(unet: StreamingUNet) -> dict[str, Tensor]:

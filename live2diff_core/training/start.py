@@ -1,5 +1,6 @@
 """The model that training starts from: frozen networks, and motion weights in float32."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -7,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from diffusers import UNet2DConditionModel
+from torch import nn
 
 from ..models.translator import TranslationModel
 from ..models.unet import MotionConfig, StreamingUNet
@@ -24,7 +26,7 @@ from .motion_file import (
     load_animatediff,
     load_motion,
     save_motion,
-    silence,
+    silence_depth,
 )
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -47,24 +49,36 @@ def load_start(config: TrainConfig, device: torch.device) -> TranslationModel:
         model = _from_files(config, motion, device, dtype)
     model.check_size(config.data.width, config.data.height)
     trained = beside(model.unet).float()
-    begin(model.unet, motion)
+    begin(model.unet, motion, has_depth=part.base == BUNDLED)
     model.unet.requires_grad_(False)
     trained.requires_grad_(True)
     return model
 
 
-def begin(unet: StreamingUNet, motion: Path | None) -> None:
-    """Give temporal layers and depth mapping what they start with; None: nothing that is heard."""
+def begin(unet: StreamingUNet, motion: Path | None, has_depth: bool) -> None:
+    """Give temporal layers and depth mapping what they start with; None: what changes nothing.
+
+    has_depth: the base brings a depth mapping of its own, which stays.
+    """
     if motion is None:
-        for module in beside(unet).modules():
-            reset = getattr(module, "reset_parameters", None)
-            if reset is not None:
-                reset()
-        silence(unet)
+        _reset(unet.temporal_down, unet.temporal_up)
+        for transformer in unet.transformers():
+            transformer.start_silent()
+        if not has_depth:
+            _reset(unet.depth_mapping)
+            silence_depth(unet)
     elif is_animatediff(motion):
         load_animatediff(unet, motion)
     else:
         load_motion(unet, motion)
+
+
+def _reset(*parts: nn.Module) -> None:
+    for part in parts:
+        for module in part.modules():
+            reset: Callable[[], None] | None = getattr(module, "reset_parameters", None)
+            if reset is not None:
+                reset()
 
 
 def model_spec(config: TrainConfig) -> ModelSpec:
