@@ -114,7 +114,7 @@ def make_accelerator(config: TrainConfig, cpu: bool) -> Accelerator:
     """
     part = config.optimisation
     try:
-        return Accelerator(
+        accelerator = Accelerator(
             cpu=cpu,
             mixed_precision=part.precision,
             gradient_accumulation_steps=part.accumulation,
@@ -122,6 +122,9 @@ def make_accelerator(config: TrainConfig, cpu: bool) -> Accelerator:
         )
     except ValueError as error:
         raise ConfigError(f"optimisation.precision {part.precision}: {error}") from error
+    if part.precision == "fp16" and accelerator.device.type == "cpu":  # accelerate leaves it out
+        raise ConfigError("optimisation.precision fp16 is not for a CPU: choose bf16 or no")
+    return accelerator
 
 
 class MotionTrainer:
