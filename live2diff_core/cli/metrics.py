@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,8 @@ def run(options: argparse.Namespace) -> int:
     _check(options)
     outputs = _named(options.compare or [options.video])
     charts = Charts((INPUT, *outputs), options.column) if options.output else None
-    reports = _measure(options, outputs, charts)
+    with _torch_threads(options):
+        reports = _measure(options, outputs, charts)
     if options.report is not None:
         latency = read_latency(options.report)
         reports = {name: report.with_figures(latency) for name, report in reports.items()}
@@ -145,6 +146,20 @@ def _measure(
                 charts.add(moment)
             advance(done, "")
     return dict(zip(outputs, meter.reports(), strict=True))
+
+
+@contextmanager
+def _torch_threads(options: argparse.Namespace) -> Iterator[None]:
+    """One where no network runs: small maps lose more by waiting for a second than they gain, and
+    the flow has OpenCV's own.
+    """
+    threads = torch.get_num_threads()
+    if (options.flow, options.depth, options.clip) == (DisFlow.name, STRUCTURE, None):
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _pixels(video: VideoFile) -> Iterator[Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from .figures import Mean
 from .meter import Moment
-from .picture import Image, Pixels
+from .picture import Pixels
 
 MOST = 1024  # columns and points; what is longer is thinned out
 WIDTH, ROW, CURVE, MARGIN, DPI = 10.0, 1.9, 2.8, 0.4, 100  # inches, and pixels in one
@@ -40,14 +40,13 @@ class Charts:
         if not 0 <= column < width:
             raise ConfigError(f"column must be 0 to {width - 1} here, got {column}")
         for strip, picture in zip(self._slices, (moment.source, *moment.outputs), strict=True):
-            strip.add(picture.values[:, column].copy())
+            strip.add(picture.pixels[:, column].copy())
         for means, error in zip(self._errors, moment.errors, strict=True):
             means.add(error)
 
     def slices(self) -> list[Pixels]:
         """The X-t slice of each video: (h, time, 3)."""
-        found = [np.stack(kept.values, axis=1) for kept in self._slices]
-        return [(one.clip(0, 1) * 255).round().astype(np.uint8) for one in found]
+        return [np.stack(kept.values, axis=1) for kept in self._slices]
 
     def errors(self) -> list[Curve]:
         """Of each video the numbers of frames and their warp errors; a cut is a gap (nan)."""
@@ -81,10 +80,10 @@ class _EveryKth:
     """Every k-th value of a sequence, fewer than MOST."""
 
     def __init__(self) -> None:
-        self.values: list[Image] = []
+        self.values: list[Pixels] = []
         self.seen, self._step = 0, 1
 
-    def add(self, value: Image) -> None:
+    def add(self, value: Pixels) -> None:
         """Take the next value, or leave it out."""
         if self.seen % self._step == 0:
             self.values.append(value)
