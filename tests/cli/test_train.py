@@ -1,4 +1,4 @@
-"""live2diff train: settings in, checkpoints, log, curves and videos out, and a model that streams."""
+"""live2diff train: settings in; checkpoints, log, curves and videos out; a model that streams."""
 
 import json
 import re
