@@ -17,7 +17,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from .config import AttentionWindow, CacheKind
+from .config import AttentionWindow, CacheKind, KernelKind
 
 FLOAT8 = torch.float8_e4m3fn
 Place: TypeAlias = tuple[slice | Tensor, ...]  # an index of tensors
@@ -199,8 +199,8 @@ class Prefill:
 class RingStep:
     """One streamed frame a row: write the ring, then attend to the whole cache.
 
-    age: (g,) int64 on the device, t - r of every row (see `ring_visibility`). kernel: a Triton
-    kernel does both, instead of `exchange` and what attends to its result.
+    age: (g,) int64 on the device, t - r of every row (see `ring_visibility`). kernel: what
+    does both instead of `exchange` and what attends to its result; None: PyTorch.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class RingStep:
         layers: Sequence[LayerCache],
         age: Tensor,
         window: AttentionWindow,
-        kernel: bool = False,
+        kernel: KernelKind | None = None,
     ) -> None:
         self.layers, self.frames = layers, 1
         self.age, self.window, self.kernel = age, window, kernel

@@ -12,8 +12,10 @@ Fit = Literal["refuse", "stretch", "crop"]
 DepthRule = Literal["running", "frame"]
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 RuntimeMode = Literal["eager", "graph", "compile", "compile-graph"]
+AttentionKind = Literal["auto", "torch", "triton", "cpp"]
+KernelKind = Literal["triton", "cpp"]
 RUNTIMES: tuple[RuntimeMode, ...] = get_args(RuntimeMode)
-AttentionKind = Literal["auto", "torch", "triton"]
+ATTENTIONS: tuple[AttentionKind, ...] = get_args(AttentionKind)
 CacheKind = Literal["network", "float8"]
 
 MAX_STEPS = 8
@@ -149,18 +151,18 @@ class RuntimeConfig:
 
     mode: "eager" runs them as they are written, "graph" replays them as CUDA graphs, "compile" runs
     the denoising step through `torch.compile`, "compile-graph" does both. attention: the temporal
-    attention's step as a Triton kernel or in PyTorch; "auto" takes the kernel where there is a GPU
-    for it.
+    attention's step in PyTorch, as a Triton kernel for GPUs or in C++ for CPUs; "auto" takes the
+    kernel of the device where it can be had, else PyTorch.
     """
 
     mode: RuntimeMode = "eager"
     attention: AttentionKind = "auto"
 
     def __post_init__(self) -> None:
-        kinds = get_args(AttentionKind)
         _require(self.mode in RUNTIMES, f"runtime: {' or '.join(RUNTIMES)}, not {self.mode!r}")
         _require(
-            self.attention in kinds, f"attention: {' or '.join(kinds)}, not {self.attention!r}"
+            self.attention in ATTENTIONS,
+            f"attention: {' or '.join(ATTENTIONS)}, not {self.attention!r}",
         )
 
     @property

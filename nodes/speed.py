@@ -3,7 +3,14 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..live2diff_core.config import RUNTIMES, AttentionKind, CacheKind, RuntimeConfig, RuntimeMode
+from ..live2diff_core.config import (
+    ATTENTIONS,
+    RUNTIMES,
+    AttentionKind,
+    CacheKind,
+    RuntimeConfig,
+    RuntimeMode,
+)
 from . import host
 from .inputs import MODEL
 
@@ -70,11 +77,12 @@ def _widgets() -> dict[str, Any]:
             },
         ),
         "attention": (
-            ["auto", "torch", "triton"],
+            list(ATTENTIONS),
             {
                 "default": "auto",
                 "tooltip": "How frames look back in time. triton: a kernel of its own, for NVIDIA "
-                "and AMD. torch: PyTorch, everywhere. auto: triton where it runs, else torch.",
+                "and AMD. cpp: one for CPUs, in C++. torch: PyTorch, everywhere. auto: the "
+                "device's kernel where it runs, else torch.",
             },
         ),
         "cache": (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from live2diff_core.cache import FLOAT8, LayerCache, Projected, RingStep
-from live2diff_core.config import AttentionWindow
+from live2diff_core.config import AttentionWindow, KernelKind
 from live2diff_core.models import ring_attention as module
 from live2diff_core.models.ring_attention import require, ring_attention
 from live2diff_core.models.temporal import attend
@@ -33,6 +33,7 @@ class Case:
     cache: torch.dtype | None = None
     lie: Lie = "alone"  # how query, key and value lie in memory
     frames: int = 20
+    kernel: KernelKind = "triton"
 
     def ages(self) -> list[Tensor]:
         """A row is a frame behind the one before it; the first rows fill up, turn and go on."""
@@ -91,13 +92,18 @@ class Stream:
         return attend(query.float(), key.float(), value.float(), exact, state.visibility)
 
 
+def attention(stream: Stream, frame: Frame, age: Tensor) -> Tensor:
+    """The next frame of a stream through its kernel."""
+    return ring_attention(stream.case.kernel, frame, stream.ours, age, stream.window)
+
+
 def check(case: Case) -> None:
     """The kernel gives what the plain path gives, and leaves the same cache."""
     stream = Stream(case)
     close = {"rtol": torch.finfo(case.dtype).eps, "atol": 4e-6}  # one step of the result
     for age in case.ages():
         frame = stream.frame()
-        ours = ring_attention(*frame, stream.ours, age, stream.window)
+        ours = attention(stream, frame, age)
         expected = stream.expected(frame, age)
         assert ours.dtype == case.dtype and ours.is_contiguous()
         torch.testing.assert_close(ours.float(), expected, **close, msg=lambda m: f"{case}\n{m}")
@@ -138,7 +144,7 @@ def check_float8_rounding() -> None:
     stream = Stream(Case((1, 1), pixels=shape[1], heads=1, channels=2, cache=FLOAT8))
     age = torch.zeros(1, dtype=torch.int64, device=DEVICE)
     key = numbers.view(shape)
-    ring_attention(torch.zeros_like(key), key, -key, stream.ours, age, stream.window)
+    attention(stream, (torch.zeros_like(key), key, -key), age)
     expected = key.clamp(-448, 448)
     for ours, wanted in ((stream.ours.key, expected), (stream.ours.value, -expected)):
         torch.testing.assert_close(
@@ -146,46 +152,43 @@ def check_float8_rounding() -> None:
         )
 
 
-def check_hidden_slots() -> None:
-    """What lies in slots that a row does not see has no part in its result."""
-    case = Case((2, 3), rows=2)
+def check_hidden_slots(case: Case) -> None:
+    """What lies in slots that a row does not see has no part in its result; of two rows."""
     stream = Stream(case)
     for cache in (stream.ours.key, stream.ours.value):
         cache[:, :, :, 3:] = torch.nan
     age = torch.tensor([0, -1], device=DEVICE)
-    ours = ring_attention(*stream.frame(), stream.ours, age, stream.window)
+    ours = attention(stream, stream.frame(), age)
     assert ours.isfinite().all()
 
 
-def check_compiled(cases: list[Case]) -> None:
+def check_compiled(case: Case) -> None:
     """Under torch.compile in one graph, and without gradients as a session runs it."""
-    for case in cases:
-        stream = Stream(case)
+    stream = Stream(case)
 
-        def step(
-            query: Tensor, key: Tensor, value: Tensor, age: Tensor, s: Stream = stream
-        ) -> Tensor:
-            return ring_attention(query + 1.0, key, value, s.ours, age, s.window) * 2.0
+    def step(query: Tensor, key: Tensor, value: Tensor, age: Tensor) -> Tensor:
+        return attention(stream, (query + 1.0, key, value), age) * 2.0
 
-        compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
-        with torch.inference_mode():
-            for age in case.ages()[:4]:
-                query, key, value = stream.frame()
-                expected = stream.expected((query + 1.0, key, value), age) * 2.0
-                torch.testing.assert_close(
-                    compiled(query, key, value, age), expected, rtol=1e-5, atol=1e-5
-                )
-                assert_same(stream.ours, stream.plain)
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    with torch.inference_mode():
+        for age in case.ages()[:4]:
+            query, key, value = stream.frame()
+            expected = stream.expected((query + 1.0, key, value), age) * 2.0
+            torch.testing.assert_close(
+                compiled(query, key, value, age), expected, rtol=1e-5, atol=1e-5
+            )
+            assert_same(stream.ours, stream.plain)
 
 
-def check_operator() -> None:
+def check_operator(case: Case) -> None:
     """What it says of itself to torch.compile is so: what it changes, what it gives."""
-    stream = Stream(Case())
+    stream = Stream(case)
     age = torch.zeros(1, dtype=torch.int64, device=DEVICE)
     cache, tables = stream.ours, stream.positions
     torch.library.opcheck(
         module._operator,
         (
+            case.kernel,
             *stream.frame(),
             cache.key,
             cache.value,
@@ -236,10 +239,10 @@ def check_captured(replays: int) -> None:
     stream = Stream(Case(rows=2))
     frame, age = stream.frame(), torch.zeros(2, dtype=torch.int64, device=DEVICE)
     first = [x.clone() for x in (stream.ours.key, stream.ours.value)]
-    ring_attention(*frame, stream.ours, age, stream.window)  # compiles it
+    attention(stream, frame, age)  # compiles it
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        out = ring_attention(*frame, stream.ours, age, stream.window)
+        out = attention(stream, frame, age)
     stream.ours.key.copy_(first[0])
     stream.ours.value.copy_(first[1])
     for t in range(replays):

@@ -147,11 +147,11 @@ def _optional(part: str, found: str, advice: str) -> Finding:
 
 
 def _compiler() -> Finding:
-    """What torch.compile needs on a CPU."""
+    """What torch.compile and the temporal attention of CPUs need."""
     named = [name for name in (os.environ.get("CXX"),) if name]
     paths = (shutil.which(name) for name in (*named, *COMPILERS))
     found = next((path for path in paths if path), "")
-    return _optional("torch.compile", found, "install a C++ compiler, such as g++, or set CXX")
+    return _optional("C++ compiler", found, "install one, such as g++, or set CXX: for speed on a CPU")
 
 
 def _cameras() -> list[str]:

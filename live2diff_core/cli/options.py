@@ -9,6 +9,7 @@ from typing import TypeAlias
 import torch
 
 from ..config import (
+    ATTENTIONS,
     RUNTIMES,
     Guidance,
     RuntimeConfig,
@@ -132,9 +133,10 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
     )
     speed.add_argument(
         "--attention",
-        choices=("auto", "torch", "triton"),
+        choices=ATTENTIONS,
         default="auto",
-        help="temporal attention in PyTorch or as a Triton kernel (default: auto, by device)",
+        help="temporal attention in PyTorch, as a Triton kernel (GPUs) or in C++ (CPUs, float32); "
+        "default: auto, by device",
     )
     speed.add_argument(
         "--cache",

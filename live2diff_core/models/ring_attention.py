@@ -1,8 +1,9 @@
-"""One streamed frame of a temporal attention in one pass over its cache, as a Triton kernel.
+"""One streamed frame of a temporal attention in one pass over its cache, as a kernel: in Triton for
+GPUs, in C++ for CPUs.
 
 It computes what `RingStep.exchange` and `temporal.attend` compute together, and adds up in float32.
 Each cached key and value is read once, one of each is written, and nothing else of the cache's size
-is touched. Triton is imported when the kernel is first run.
+is touched. Triton is imported, and the C++ compiled, when a kernel is first run.
 """
 
 import importlib.util
@@ -11,15 +12,19 @@ import re
 import shutil
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from ..cache import FLOAT8, LayerCache, Projected
-from ..config import AttentionWindow
+from ..config import AttentionWindow, KernelKind
 from ..errors import ConfigError
+from . import ring_cpp
 
+Launch: TypeAlias = Callable[..., Tensor]
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 OLDEST_NVIDIA = 7, 0  # compute capability that Triton still compiles for: Volta
 
@@ -70,24 +75,25 @@ def _missing_tools() -> str | None:
 
 
 def ring_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    kernel: KernelKind,
+    frame: tuple[Tensor, Tensor, Tensor],
     cache: LayerCache,
     age: Tensor,
     window: AttentionWindow,
 ) -> Tensor:
     """Write a frame's keys and values into each row's slot and attend to the whole cache.
 
-    query: (g, p, e, 1, d) with position; key, value: without. cache: with projected positions; a
-    cache in float8 e4m3 takes numbers to +-448, larger ones become these. age: (g,) int64 as in
-    `ring_visibility`. Returns (g, p, e, 1, d) in the query's dtype, contiguous. Raises ValueError
-    for tensors that do not belong together.
+    frame: query with position, key and value without, (g, p, e, 1, d) each. cache: with projected
+    positions; a cache in float8 e4m3 takes numbers to +-448, larger ones become these. age: (g,)
+    int64 as in `ring_visibility`. Returns (g, p, e, 1, d) in the query's dtype, contiguous. Raises
+    ValueError for tensors that do not belong together.
     """
+    query, key, value = frame
     tables = _check(query, key, value, cache, window)
     if age.dtype != torch.int64 or age.shape != query.shape[:1]:
         raise ValueError(f"age must be ({len(query)},) int64, got {tuple(age.shape)} {age.dtype}")
     return _operator(
+        kernel,
         query,
         key,
         value,
@@ -134,8 +140,8 @@ def _check_dtypes(frame: tuple[Tensor, ...], cache: tuple[Tensor, Tensor]) -> No
         raise ValueError(f"the cache must be of {dtype} as the query is or {FLOAT8}, got {got}")
 
 
-@torch.library.custom_op(f"{NAMESPACE}::step", mutates_args=("keys", "values"))
-def _operator(  # noqa: PLR0913 - an operator takes tensors and numbers alone
+def _run(  # noqa: PLR0913 - an operator takes tensors, numbers and words alone
+    kernel: str,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -147,12 +153,30 @@ def _operator(  # noqa: PLR0913 - an operator takes tensors and numbers alone
     sinks: int,
     ring: int,
 ) -> Tensor:
-    from .ring_kernel import launch
-
-    window = AttentionWindow(sinks, ring)
+    launch, window = _launcher(kernel), AttentionWindow(sinks, ring)
     return launch(query, (key, value), (keys, values), (key_table, value_table), age, window)
 
 
-@_operator.register_fake
-def _result(query: Tensor, *_: Tensor | int) -> Tensor:
+def _launcher(kernel: str) -> Launch:
+    if kernel == "cpp":
+        return ring_cpp.launch
+    from .ring_kernel import launch
+
+    return launch
+
+
+def _result(kernel: str, query: Tensor, *_: Tensor | int) -> Tensor:
+    del kernel
     return query.new_empty(query.shape)
+
+
+# An operator that torch.compile leaves whole. `torch.library.custom_op` would do, but what it adds
+# for gradients takes 50 us a call on a CPU, as long as an attention of few pixels.
+_library = torch.library.Library(NAMESPACE, "DEF")
+_library.define(
+    "step(str kernel, Tensor query, Tensor key, Tensor value, Tensor(a!) keys, Tensor(b!) values, "
+    "Tensor key_table, Tensor value_table, Tensor age, int sinks, int ring) -> Tensor"
+)
+_library.impl("step", _run, "CompositeExplicitAutograd")
+torch.library.register_fake(f"{NAMESPACE}::step", _result)
+_operator = getattr(torch.ops, NAMESPACE).step.default

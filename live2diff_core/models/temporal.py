@@ -68,7 +68,8 @@ class TemporalAttention(nn.Module):
         key, value = self._split(self.to_k(x), state), self._split(self.to_v(x), state)
         if isinstance(state, RingStep) and state.kernel:
             cache = state.layers[self.layer]
-            out = ring_attention(query, key, value, cache, state.age, state.window)
+            stream = cache, state.age, state.window
+            out = ring_attention(state.kernel, (query, key, value), *stream)
         else:
             key, value = state.exchange(self.layer, key, value)
             out = attend(query, key, value, tables, view)

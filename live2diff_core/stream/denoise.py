@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..cache import LayerCache, Prefill, RingStep, allocate, cache_dtype
-from ..config import AttentionWindow, CacheKind, Guidance
+from ..config import AttentionWindow, CacheKind, Guidance, KernelKind
 from ..models.cross_attention import TextKeys
 from ..models.unet import StreamingUNet
 from ..schedule import Schedule
@@ -67,7 +67,7 @@ class StreamState:
     Row r holds the frame that was pushed r calls ago: x (N, c, h, w) its noisy latent, source (N,
     c, h, w) its clean input latent, depth (N, c0, h, w) its depth features. clock: int64 scalar,
     frames pushed since the prefill. Latents are float32, all else is in the network's dtype, only
-    the cache may be in float8. kernel: a Triton kernel attends over time in the steps.
+    the cache may be in float8. kernel: what attends over time in the steps; None: PyTorch.
     """
 
     x: Tensor
@@ -77,7 +77,7 @@ class StreamState:
     rows: Tensor
     layers: list[LayerCache]
     window: AttentionWindow
-    kernel: bool
+    kernel: KernelKind | None
 
     @property
     def nbytes(self) -> int:
@@ -93,7 +93,7 @@ class CacheUse:
     """How the cache is kept, in the network's dtype or in float8, and by what it is attended to."""
 
     kind: CacheKind = "network"
-    kernel: bool = False
+    kernel: KernelKind | None = None
 
 
 def make_state(

@@ -10,7 +10,7 @@ from .denoise import CacheUse, NewFrame, Prefilling, StreamState, WarmupFrames, 
 from .interrupt import hear
 from .noise import StreamNoise
 from .plan import Plan
-from .runtime import Step, make_step, uses_kernel
+from .runtime import Step, attention_kernel, make_step
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +82,8 @@ def begin_pipeline(
     if noise is None:
         noise = StreamNoise(config.seed, config.noise, steps, latents)
     branches = plan.condition.branches
-    use = CacheUse(config.cache, uses_kernel(config.runtime, latents.device))
+    kernel = attention_kernel(config.runtime, config.cache, latents.device, depth.dtype)
+    use = CacheUse(config.cache, kernel)
     state = make_state(plan.model.unet, latents, steps, branches, config.window, use)
     frames = WarmupFrames(latents, depth, *noise.warmup(len(latents)))
     run = make_step(config.runtime, state)

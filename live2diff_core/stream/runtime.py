@@ -13,9 +13,9 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..config import RuntimeConfig
+from ..config import CacheKind, KernelKind, RuntimeConfig
 from ..errors import ConfigError
-from ..models import ring_attention
+from ..models import ring_attention, ring_cpp
 from ..models.unet import StreamingUNet
 from ..schedule import Schedule
 from .denoise import Conditioning, NewFrame, StreamState, step
@@ -68,17 +68,36 @@ def check_runtime(
         )
     if config.attention == "triton":
         ring_attention.require(device)
+    if config.attention == "cpp":
+        lacking = ring_cpp.missing(device, dtype)
+        if lacking is not None:
+            raise ConfigError(f"attention cpp: {lacking}, or choose the attention torch")
     if config.compiles:
         reason = _lacking(device, dtype)
         if reason is not None:
             raise ConfigError(f"runtime {config.mode} cannot be used here: {reason}")
 
 
-def uses_kernel(config: RuntimeConfig, device: torch.device) -> bool:
-    """Whether the temporal attention's steps run as a Triton kernel."""
-    if config.attention == "auto":
-        return device.type == "cuda" and ring_attention.is_available(device)
-    return config.attention == "triton"
+def attention_kernel(
+    config: RuntimeConfig, cache: CacheKind, device: torch.device, dtype: torch.dtype
+) -> KernelKind | None:
+    """What runs the temporal attention's steps of a network in this dtype; None: PyTorch.
+
+    Raises ConfigError for a cache that the chosen kernel does not read.
+    """
+    in_float32 = cache == "network" and dtype == torch.float32
+    if config.attention == "cpp" and not in_float32:
+        raise ConfigError(
+            "attention cpp reads and writes float32 alone: choose cache network and float32, or "
+            "attention torch"
+        )
+    if config.attention != "auto":
+        return None if config.attention == "torch" else config.attention
+    if device.type == "cuda" and ring_attention.is_available(device):
+        return "triton"
+    if device.type == "cpu" and in_float32 and ring_cpp.missing(device, dtype) is None:
+        return "cpp"
+    return None
 
 
 def _lacking(device: torch.device, dtype: torch.dtype) -> str | None:

@@ -118,12 +118,12 @@ def test_encoders_are_asked_of_ffmpeg(monkeypatch):
 def test_a_compiler_is_looked_for_by_its_names(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(doctor.shutil, "which", {"g++": "/bin/g++"}.get)
-    assert by_part(doctor.extras())["torch.compile"].text == "/bin/g++"
+    assert by_part(doctor.extras())["C++ compiler"].text == "/bin/g++"
     monkeypatch.setenv("CXX", "mine")
     monkeypatch.setattr(doctor.shutil, "which", {"mine": "/opt/mine", "g++": "/bin/g++"}.get)
-    assert by_part(doctor.extras())["torch.compile"].text == "/opt/mine"
+    assert by_part(doctor.extras())["C++ compiler"].text == "/opt/mine"
     monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
-    line = by_part(doctor.extras())["torch.compile"]
+    line = by_part(doctor.extras())["C++ compiler"]
     assert (line.state, "C++ compiler" in line.advice) == ("missing", True)
 
 

@@ -11,6 +11,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 
 import pytest
@@ -32,7 +33,7 @@ Run = Callable[..., None]
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Run]:
-    """Runs a check where the kernel runs."""
+    """Runs a check where Triton runs."""
     pytest.importorskip("triton", reason="Triton is not installed")
     if HAS_GPU:
         yield lambda check, *args: check(*args)
@@ -47,14 +48,22 @@ def run() -> Iterator[Run]:
         yield lambda check, *args: process.submit(check, *args).result(timeout=120)
 
 
+@pytest.fixture(scope="module", params=["triton", "cpp"])
+def both(request) -> Run:
+    """Runs a check of a case with each kernel where it runs."""
+    if request.param == "triton":
+        return request.getfixturevalue("run")
+    return lambda check, case: check(replace(case, kernel="cpp"))
+
+
 @pytest.mark.parametrize("window", [(8, 8), (3, 9), (4, 6), (1, 1), (2, 1), (1, 4)], ids=str)
-def test_a_stream_through_the_kernel_is_the_plain_one(run, window):
-    run(ring.check, Case(window, rows=2, pixels=2, heads=1, channels=8))
+def test_a_stream_through_the_kernel_is_the_plain_one(both, window):
+    both(ring.check, Case(window, rows=2, pixels=2, heads=1, channels=8))
 
 
 @pytest.mark.parametrize("channels", [12, 16, 40, 80, 160, 7, 1])
-def test_heads_of_any_width(run, channels):
-    run(ring.check, Case(channels=channels, pixels=1))
+def test_heads_of_any_width(both, channels):
+    both(ring.check, Case(channels=channels, pixels=1))
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
@@ -75,33 +84,34 @@ def test_eight_bits_are_rounded_as_torch_rounds_and_end_at_the_largest(run):
     run(ring.check_float8_rounding)
 
 
-def test_more_rows_than_the_ring_has_slots(run):
-    run(ring.check, Case((1, 2), rows=4, heads=1))
+def test_more_rows_than_the_ring_has_slots(both):
+    both(ring.check, Case((1, 2), rows=4, heads=1))
 
 
-def test_pixels_that_fill_no_block(run):
-    run(ring.check, Case(pixels=19, heads=1))
+def test_pixels_that_fill_no_block(both):
+    both(ring.check, Case(pixels=19, heads=1))
 
 
-def test_a_window_of_more_slots_than_a_block(run):
-    run(ring.check, Case((11, 6), channels=160, heads=1, pixels=1))
+def test_a_window_of_more_slots_than_a_block(both):
+    both(ring.check, Case((11, 6), channels=160, heads=1, pixels=1))
 
 
 @pytest.mark.parametrize("lie", ["fused", "cut", "heads first"])
-def test_views_are_taken_as_they_lie(run, lie):
-    run(ring.check, Case(rows=2, heads=2, lie=lie))
+def test_views_are_taken_as_they_lie(both, lie):
+    both(ring.check, Case(rows=2, heads=2, lie=lie))
 
 
-def test_slots_that_are_not_seen_have_no_part(run):
-    run(ring.check_hidden_slots)
+def test_slots_that_are_not_seen_have_no_part(both):
+    both(ring.check_hidden_slots, Case((2, 3), rows=2))
 
 
-def test_it_runs_in_a_compiled_graph_without_a_break(run):
-    run(ring.check_compiled, [Case(), Case(rows=2, lie="fused")])
+@pytest.mark.parametrize("case", [Case(), Case(rows=2, lie="fused")], ids=["one", "fused"])
+def test_it_runs_in_a_compiled_graph_without_a_break(both, case):
+    both(ring.check_compiled, case)
 
 
-def test_the_operator_says_what_it_changes(run):
-    run(ring.check_operator)
+def test_the_operator_says_what_it_changes(both):
+    both(ring.check_operator, Case())
 
 
 @pytest.mark.skipif(not HAS_GPU, reason="CUDA graphs need a GPU")
@@ -153,15 +163,17 @@ def test_tensors_that_do_not_belong_together_are_refused(name, wrong, message):
     t = tensors() | {name: wrong}
     positions = Projected(t["key_table"], t["key_table"], t["value_table"])
     cache = LayerCache(t["keys"], t["values"], positions)
+    frame = t["query"], t["key"], t["value"]
     with pytest.raises(ValueError, match=message):
-        ring_attention(t["query"], t["key"], t["value"], cache, t["age"], WINDOW)
+        ring_attention("triton", frame, cache, t["age"], WINDOW)
 
 
 def test_a_cache_without_positions_is_refused():
     t = tensors()
     cache = LayerCache(t["keys"], t["values"])
+    frame = t["query"], t["key"], t["value"]
     with pytest.raises(ValueError, match="no projected positions"):
-        ring_attention(t["query"], t["key"], t["value"], cache, t["age"], WINDOW)
+        ring_attention("triton", frame, cache, t["age"], WINDOW)
 
 
 def test_a_device_that_is_no_gpu_is_refused(monkeypatch):

@@ -251,7 +251,7 @@ def test_a_missing_compiler_is_named(monkeypatch) -> None:
 
 def test_without_a_gpu_the_kernel_is_not_chosen_and_refused_where_asked_for(monkeypatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    assert not runtime.uses_kernel(RuntimeConfig(), CPU)
+    assert runtime.attention_kernel(RuntimeConfig(), "network", CPU, torch.float32) != "triton"
     with pytest.raises(ConfigError, match="attention triton"):
         open_session(stream_config(runtime=RuntimeConfig(attention="triton")))
 
