@@ -151,7 +151,7 @@ def _compiler() -> Finding:
     named = [name for name in (os.environ.get("CXX"),) if name]
     paths = (shutil.which(name) for name in (*named, *COMPILERS))
     found = next((path for path in paths if path), "")
-    return _optional("C++ compiler", found, "install one, such as g++, or set CXX: for speed on a CPU")
+    return _optional("C++ compiler", found, "install a C++ compiler, such as g++, or set CXX")
 
 
 def _cameras() -> list[str]:
