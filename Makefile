@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: venv demo test lint format format-check types floors check
+.PHONY: venv demo evaluation test lint format format-check types floors check
 
 venv: $(STAMP)
 
@@ -17,6 +17,10 @@ $(STAMP): pyproject.toml requirements.txt constraints.txt
 
 demo: venv
 	$(BIN)/live2diff demo --output demo_output
+
+# Regenerates every figure of docs/evaluation.md.
+evaluation: venv
+	$(BIN)/python benchmarks/evaluation.py
 
 # What ComfyUI's own environment lacks for the pack is added to it. One process a core, each with one
 # thread: threads of several processes would wait for each other.

@@ -3,10 +3,15 @@
 import pytest
 import torch
 
-from live2diff_core.cache import WholeClip
+from live2diff_core.cache import RingStep, WholeClip, allocate
 from live2diff_core.config import AttentionWindow
 from live2diff_core.frames import Frame
-from live2diff_core.metrics.ablation import without_temporal_layers
+from live2diff_core.metrics.ablation import (
+    with_ranged_depth,
+    without_depth,
+    without_sinks,
+    without_temporal_layers,
+)
 from live2diff_core.models.translator import TranslationModel
 from live2diff_core.stream.session import Session
 from live2diff_core.stream.translate import translate
@@ -78,3 +83,57 @@ def test_with_temporal_layers_others_change_too(position):
     frames = make_frames(FRAMES)
     results = [run(tiny_model(), inputs) for inputs in (frames, changed(frames, position))]
     assert len(differing(*results)) > 1
+
+
+# ---- without sinks, without depth
+
+
+def test_without_sinks_only_streamed_frames_change():
+    whole = tiny_model()
+    frames = make_frames(FRAMES)
+    changed_frames = differing(run(whole, frames), run(without_sinks(whole), frames))
+    assert changed_frames == list(range(8, FRAMES))
+
+
+def test_without_sinks_the_warm_up_frames_have_no_part():
+    model, window = without_sinks(tiny_model()), AttentionWindow()
+    unet = model.unet
+    outputs = []
+    for sinks in (0.0, 1.0):
+        shapes = unet.cache_shapes(4, 6)
+        layers = allocate(shapes, 1, window, torch.zeros(()))
+        for layer in layers:
+            layer.key[:, :, :, : window.sinks] = sinks
+            layer.value[:, :, :, : window.sinks] = sinks
+        state = RingStep(layers, torch.tensor([2]), window)
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(1, 12, 4, 6, generator=generator)
+        depth = torch.randn(1, 32, 4, 6, generator=generator)
+        with torch.no_grad():
+            text = model.text.encode("ink")
+            outputs.append(unet(x, torch.tensor([400]), text, depth, state))
+    assert outputs[0].isfinite().all()
+    assert torch.equal(*outputs)
+
+
+def test_a_row_without_a_frame_stays_finite_without_sinks():
+    frames = run(without_sinks(tiny_model()), make_frames(FRAMES))
+    assert all(frame.rgb.isfinite().all() for frame in frames)
+
+
+def test_without_depth_the_input_s_structure_has_no_part():
+    model = without_depth(tiny_model())
+    depth = model.depth(torch.rand(2, 3, 8, 8))
+    assert depth.shape == (2, 1, 8, 8)
+    assert not depth.any()
+
+
+def test_a_ranged_depth_follows_the_rule_of_its_range():
+    model, frames = with_ranged_depth(tiny_model()), make_frames(FRAMES)
+
+    def ranged(rule: str) -> list[Frame]:
+        with Session(model, stream_config(2, depth_range=rule), "ink") as session:
+            return list(translate(session, frames))
+
+    assert differing(ranged("running"), ranged("frame"))
+    assert not differing(ranged("running"), ranged("running"))
