@@ -51,7 +51,9 @@ def draw(path: Path, steps: Sequence[Line], fixed: Sequence[Line], checks: Seque
     for clip in dict.fromkeys(line["clip"] for line in checks):
         own = [line for line in checks if line["clip"] == clip]
         panels[1].plot(*_curve(own, "flicker"), marker="o", label=clip)
-        panels[1].set(title="Flicker of the validation", xlabel="steps", ylim=(0, None))
+    if checks:
+        panels[1].set(title="Flicker of the validation", xlabel="steps")
+        panels[1].set_ylim(bottom=0)  # once all curves are there, or it would keep the first's top
         panels[1].legend()
     figure.savefig(path)
 
