@@ -17,7 +17,7 @@ LAYERS = (ResnetBlock2D, Transformer2DModel, TemporalTransformer)
 def recompute(network: nn.Module) -> None:
     """Keep only what enters each layer of a network; results and gradients stay the same.
 
-    Costs about a third more time (Chen et al., arXiv 1604.06174).
+    Costs one more forward pass (Chen et al., arXiv 1604.06174).
     """
     for module in network.modules():
         if isinstance(module, LAYERS):
