@@ -21,8 +21,9 @@ class Live2DiffBundledModel:
 
     CATEGORY = "Live2Diff/model"
     DESCRIPTION = (
-        "The small model that comes with the pack: no download, runs on a CPU. It knows eight "
-        "styles by name: ink, neon, comic, blueprint, chalk, thermal, popart, nightvision."
+        "The small model that comes with the pack: no download, runs on a CPU. It knows nine "
+        "styles by name: ink, neon, comic, blueprint, chalk, thermal, popart, watercolor, "
+        "nightvision."
     )
     RETURN_TYPES = ("LIVE2DIFF_MODEL", "CLIP")
     RETURN_NAMES = ("model", "clip")

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..cache import RingStep, TemporalState, Visibility
 from ..models.cross_attention import TextKeys
+from ..models.depth import DepthEstimator
 from ..models.translator import TranslationModel
 from ..models.unet import StreamingUNet
 
@@ -48,29 +49,27 @@ class WithoutSinks(_Variant):
         return super().walk(x, emb, text, depth, state)
 
 
-class _Flat(nn.Module):
+class _Flat:
     """A depth map that says nothing."""
 
     relative = False
 
-    def forward(self, rgb: Tensor) -> Tensor:
+    def __call__(self, rgb: Tensor) -> Tensor:
         """rgb: (n, 3, h, w) -> zeros (n, 1, h, w)."""
         return rgb.new_zeros(len(rgb), 1, *rgb.shape[-2:])
 
 
-class _Ranged(nn.Module):
+class _Ranged:
     """A depth map that is brought to [-1, 1] by its extremes, as those of depth networks are."""
 
     relative = True
 
-    def __init__(self, depth: nn.Module) -> None:
-        super().__init__()
-        self.depth = depth
+    def __init__(self, depth: DepthEstimator) -> None:
+        self._depth = depth
 
-    def forward(self, rgb: Tensor) -> Tensor:
+    def __call__(self, rgb: Tensor) -> Tensor:
         """As the map itself."""
-        depth: Tensor = self.depth(rgb)
-        return depth
+        return self._depth(rgb)
 
 
 def without_temporal_layers(model: TranslationModel) -> TranslationModel:

@@ -1,4 +1,5 @@
-"""Training of the bundled model: pictures, then the temporal layers on clips, then both in turn.
+"""Training of the bundled model: pictures, then the temporal layers on clips, then both in turn,
+and a last stage that can also start from a finished model and teach it further styles.
 
 Every stage regresses the painted picture from the noised source, and again from the model's own
 noised result, as streaming does. Clips pass as a whole with the streaming mask, so what is trained
@@ -9,7 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -22,16 +23,20 @@ from ..errors import ConfigError
 from ..models.autoencoder import BlockCosineAutoencoder
 from ..models.depth import StructureMap, depth_latent
 from ..schedule import alphas_cumprod
-from ..weights.bundled import Parts, build, save_bundled
+from ..weights.bundled import WEIGHTS, Parts, build, bundled_vocabulary, save_bundled
+from ..weights.files import read_safetensors
+from ..weights.load import load_strict
 from .batches import Batch, BatchSampler
 from .prompts import make_tokenizer
 from .styles import STYLES
 
-Stage = Literal["pictures", "clips", "together"]
+Stage = Literal["pictures", "clips", "together", "refine"]
 
-STAGES: tuple[Stage, ...] = ("pictures", "clips", "together")
-STAGE_SEEDS = {"pictures": 1, "clips": 1_000_003, "together": 2_000_003}
+STAGES: tuple[Stage, ...] = get_args(Stage)
+STAGE_SEEDS = {"pictures": 1, "clips": 1_000_003, "together": 2_000_003, "refine": 3_000_017}
+IN_TURN: tuple[Stage, ...] = ("together", "refine")  # pictures at every second step
 CHECKPOINT = "checkpoint.pt"
+TOKEN_TABLE = "text.embeddings.token_embedding.weight"  # a row for each word
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,11 @@ class StageRecipe:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that decides the result, with the bundled model's values."""
+    """Everything that decides the result, with the bundled model's values.
+
+    frame_by_frame: the last stage takes pictures alone and leaves the temporal layers as they are,
+    for a network to compare with that was trained as long and knows no other frames.
+    """
 
     seed: int = 20261120
     pictures: StageRecipe = StageRecipe(
@@ -60,6 +69,10 @@ class Recipe:
     together: StageRecipe = StageRecipe(
         1300, 1, 26, ((96, 96), (64, 128), (128, 64)), learning_rate=4e-4, change_weight=0.3
     )
+    refine: StageRecipe = StageRecipe(
+        2400, 1, 26, ((96, 96), (64, 128), (128, 64), (96, 128)), 6e-4, change_weight=0.3
+    )
+    frame_by_frame: bool = False
     warmup_steps: int = 200
     ema_decay: float = 0.998
     fixed_noise_share: float = 0.4
@@ -152,6 +165,7 @@ class Trainer:
             "pictures": self.recipe.pictures,
             "clips": self.recipe.clips,
             "together": self.recipe.together,
+            "refine": self.recipe.refine,
         }
         return plans[stage]
 
@@ -159,11 +173,26 @@ class Trainer:
         """Write the model as it is now."""
         save_bundled(directory, self.parts, self.config)
 
+    def start_from(self, directory: Path) -> None:
+        """Take the weights of a finished model; words that it does not know stay untrained.
+
+        Raises WeightsError for files that are not such a model's.
+        """
+        known = bundled_vocabulary(directory)
+        words = self.parts.text.tokenizer.get_vocab()
+        weights = read_safetensors(directory / WEIGHTS)
+        table = self.modules.state_dict()[TOKEN_TABLE].clone()
+        for word, row in words.items():
+            if word in known:
+                table[row] = weights[TOKEN_TABLE][known[word]]
+        load_strict(self.modules, weights | {TOKEN_TABLE: table}, str(directory))
+
     def _trained(self, stage: Stage) -> list[nn.Parameter]:
         of_clips = {id(p) for t in self.parts.unet.transformers() for p in t.parameters()}
+        everything = stage in IN_TURN and not self._pictures_alone(stage)
         for parameter in self.modules.parameters():
             temporal = id(parameter) in of_clips
-            parameter.requires_grad_(stage == "together" or temporal == (stage == "clips"))
+            parameter.requires_grad_(everything or temporal == (stage == "clips"))
         return [p for p in self.modules.parameters() if p.requires_grad]
 
     def _rate(self, step: int, steps: int) -> float:
@@ -171,19 +200,22 @@ class Trainer:
         cosine = torch.cos(torch.tensor(step / steps * torch.pi)).item()
         return warm * (0.02 + 0.98 * (0.5 + 0.5 * cosine))
 
+    def _pictures_alone(self, stage: Stage) -> bool:
+        return stage == "refine" and self.recipe.frame_by_frame
+
     def _step(self, stage: Stage, step: int) -> Tensor:
         """Loss of one batch, drawn from the seed and the step's number alone.
 
-        "together" takes pictures and clips in turn, so that the network also stays whole without
-        its temporal layers.
+        Where pictures and clips come in turn the network also stays whole without its temporal
+        layers. On a CPU bfloat16 is no gain: a step takes a third longer.
         """
         seed = self.recipe.seed + (step + 1) * STAGE_SEEDS[stage]
         torch.manual_seed(seed)
-        in_turn = stage == "together" and step % 2 == 0
-        plan = self.recipe.pictures if in_turn else self.plan(stage)
-        height, width = plan.sizes[step % len(plan.sizes)]
+        pictures = self._pictures_alone(stage) or (stage in IN_TURN and step % 2 == 0)
+        plan = self.recipe.pictures if pictures else self.plan(stage)
+        height, width = plan.sizes[step // 2 % len(plan.sizes)]
         batch = BatchSampler(seed).sample(plan.clips, plan.frames, height, width)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type != "cpu"):
             return self._loss(plan, batch)
 
     def _loss(self, plan: StageRecipe, batch: Batch) -> Tensor:

@@ -45,8 +45,11 @@ def _smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
 
 
 def _line_scale(height: int) -> float:
-    """How much wider lines are than at 160 pixels of height; grows with the root of the size."""
-    return float((height / 160) ** 0.5)
+    """Width of lines, 1.25 at 160 pixels of height; grows with the root of the size.
+
+    Thinner ones are beyond what the network learns to draw: it makes them faint, not thin.
+    """
+    return float(1.25 * (height / 160) ** 0.5)
 
 
 def _blur(x: np.ndarray, sigma: float) -> np.ndarray:
@@ -236,6 +239,22 @@ def _popart(rgb: np.ndarray) -> np.ndarray:
     return _blend(flat, (0.0, 0.0, 0.0), _contours(lit, scale, 1.3))
 
 
+def _vivid(lit: np.ndarray, saturation: float) -> np.ndarray:
+    """Colours farther from grey: (h, w, 3) to the same, clipped to [0, 1]."""
+    grey = (lit @ LUMA)[..., None]
+    return np.clip(grey + saturation * (lit - grey), 0, 1)
+
+
+def _watercolor(rgb: np.ndarray) -> np.ndarray:
+    """Pale washes of the picture's own colours on paper, darker where washes end."""
+    scale = _line_scale(rgb.shape[0])
+    lit = _expose(rgb)
+    wash = _vivid(_blur(lit, 1.5 * scale), 2.4)
+    pale = 1 - 0.62 * (1 - wash)
+    rims = 0.45 * _blur(_smoothstep(0.8, 1.6, _edges(lit, 1.6 * scale)), 0.8 * scale)
+    return _blend(np.array((1.0, 0.985, 0.95), np.float32) * pale, (0.2, 0.18, 0.3), rims)
+
+
 PHOSPHOR = _ramp(((0.0, 0.03, 0.01), (0.02, 0.35, 0.05), (0.12, 0.8, 0.18), (0.75, 1.0, 0.65)))
 
 
@@ -297,6 +316,11 @@ STYLES = _table(
         "popart",
         ("pop art", "pop art poster", "andy warhol print", "bright screen print", "popart"),
         _popart,
+    ),
+    Style(
+        "watercolor",
+        ("watercolor painting", "watercolour", "aquarelle", "pale watercolor wash", "watercolor"),
+        _watercolor,
     ),
     Style(
         "nightvision",

@@ -150,6 +150,8 @@ def test_a_finished_run_is_left_as_it_is(trained, folder, capsys):
     [
         (["none.toml"], "none.toml cannot be read as TOML"),
         (["run.toml", "--output", "x"], "--output is the bundled model's"),
+        (["run.toml", "--start", "x"], "--start is the bundled model's"),
+        (["run.toml", "--frame-by-frame"], "--frame-by-frame is the bundled model's"),
         (["run.toml", "--device", "cuda:7"], "accelerate chooses the device, 'cuda:7'"),
     ],
 )

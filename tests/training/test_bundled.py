@@ -1,5 +1,6 @@
 """Training: both stages run, each changes its own weights, and stopping changes nothing."""
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from live2diff_core.training import bundled
 from live2diff_core.training.batches import Batch, BatchSampler
 from live2diff_core.training.bundled import (
     STAGES,
+    TOKEN_TABLE,
     Recipe,
     Stage,
     StageRecipe,
@@ -37,6 +39,7 @@ RECIPE = Recipe(
     pictures=StageRecipe(2, 1, 2, ((32, 32),), learning_rate=1e-3),
     clips=StageRecipe(3, 1, FRAMES, ((32, 32),), learning_rate=1e-3, change_weight=2.0),
     together=StageRecipe(3, 1, FRAMES, ((32, 32),), learning_rate=1e-3, change_weight=0.3),
+    refine=StageRecipe(2, 1, FRAMES, ((32, 32),), learning_rate=1e-3, change_weight=0.3),
     warmup_steps=2,
     checkpoint_every=1,
 )
@@ -114,6 +117,7 @@ def test_all_stages_run_with_a_finite_loss(trained):
     assert [step for step, _ in trained.losses["pictures"]] == [0, 1]
     assert [step for step, _ in trained.losses["clips"]] == [0, 1, 2]
     assert [step for step, _ in trained.losses["together"]] == [0, 1, 2]
+    assert [step for step, _ in trained.losses["refine"]] == [0, 1]
     losses = [loss for stage in STAGES for _, loss in trained.losses[stage]]
     assert all(math.isfinite(loss) and loss > 0 for loss in losses)
 
@@ -138,6 +142,36 @@ def test_together_changes_every_part(trained):
     moved = changed(trained.weights[2], trained.weights[3])
     for prefix in ("unet.spatial.", "unet.depth_mapping.", "unet.temporal_up.", "text."):
         assert any(key.startswith(prefix) for key in moved)
+
+
+def test_frame_by_frame_the_last_stage_leaves_the_temporal_layers(trained, tmp_path):
+    trained.trainer.export(tmp_path / "model")
+    alone = trainer_in(tmp_path / "alone", replace(RECIPE, frame_by_frame=True))
+    alone.start_from(tmp_path / "model")
+    before = weights(alone)
+    assert len(list(alone.run("refine"))) == 2
+    moved = changed(before, weights(alone))
+    assert any(key.startswith("unet.spatial.") for key in moved)
+    assert not any(is_temporal(key) for key in moved)
+
+
+def test_a_finished_model_is_a_start_whose_words_keep_their_meaning(trained, tmp_path):
+    trained.trainer.export(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    words = tokenizer["model"]["vocab"]
+    words["zebra"] = words.pop("neon")  # a model that knows another word in its place
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    fresh = trainer_in(tmp_path / "run")
+    first = weights(fresh)
+    fresh.start_from(tmp_path)
+    now, finished = weights(fresh), trained.weights[-1]
+    rows = fresh.parts.text.tokenizer.get_vocab()
+    for key in now.keys() - {TOKEN_TABLE}:
+        assert torch.equal(now[key], finished[key].half().float()), key
+    assert torch.equal(now[TOKEN_TABLE][rows["neon"]], first[TOKEN_TABLE][rows["neon"]])
+    ink = finished[TOKEN_TABLE][rows["ink"]].half().float()
+    assert torch.equal(now[TOKEN_TABLE][rows["ink"]], ink)
 
 
 def test_temporal_layers_are_silent_until_clips_are_trained(trained):
@@ -175,7 +209,8 @@ def test_the_bundled_networks_train_too(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("stage", "step"), [("pictures", 0), ("pictures", 1), ("clips", 1), ("together", 1)]
+    ("stage", "step"),
+    [("pictures", 0), ("pictures", 1), ("clips", 1), ("together", 1), ("refine", 0)],
 )
 def test_stopped_and_resumed_equals_run_through_to_the_bit(trained, tmp_path, stage, step):
     stopped = trainer_in(tmp_path)
@@ -186,13 +221,13 @@ def test_stopped_and_resumed_equals_run_through_to_the_bit(trained, tmp_path, st
     resumed = trainer_in(tmp_path)
     losses = {name: list(resumed.run(name)) for name in STAGES}
     assert losses[stage] == trained.losses[stage][step:]
-    assert losses["together"] == trained.losses["together"][-len(losses["together"]) :]
+    assert losses["refine"] == trained.losses["refine"][-len(losses["refine"]) :]
     assert not changed(trained.weights[-1], weights(resumed))
 
 
 def test_a_run_that_is_done_stays_as_it_is(trained):
     again = trainer_in(trained.directory)
-    assert [list(again.run(stage)) for stage in STAGES] == [[], [], []]
+    assert [list(again.run(stage)) for stage in STAGES] == [[]] * len(STAGES)
     assert not changed(trained.weights[-1], weights(again))
 
 

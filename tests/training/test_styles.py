@@ -25,8 +25,8 @@ def style(request: pytest.FixtureRequest) -> Style:
     return STYLES[request.param]
 
 
-def test_there_are_eight_and_they_are_filed_under_their_names() -> None:
-    assert len(STYLES) == 8
+def test_there_are_nine_and_they_are_filed_under_their_names() -> None:
+    assert len(STYLES) == 9
     assert all(name == style.name for name, style in STYLES.items())
 
 

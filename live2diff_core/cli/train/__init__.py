@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ...errors import ConfigError
-from ..options import Commands
+from ..options import Commands, parse_device
 
 BUNDLED, SUFFIX = "bundled", ".toml"
 
@@ -30,6 +30,18 @@ def add_command(commands: Commands) -> None:
         "--output", type=Path, help="where the bundled model goes (default: DIRECTORY/model)"
     )
     parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="FOLDER",
+        help="a finished bundled model to start from: the last stage alone is trained",
+    )
+    parser.add_argument(
+        "--frame-by-frame",
+        action="store_true",
+        help="the last stage of the bundled model on single pictures alone: a network to compare "
+        "with, as docs/evaluation.md does",
+    )
+    parser.add_argument(
         "--device",
         help="torch device of the bundled model (default: cpu); with settings accelerate chooses, "
         "and only cpu can be asked for",
@@ -40,12 +52,17 @@ def add_command(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train until the last step, or until it is interrupted."""
     if options.what == BUNDLED:
-        from .bundled import train_bundled  # needs the extra `train`
+        from ...training.bundled import Recipe, Trainer  # needs the extra `train`
+        from .bundled import train_bundled
 
-        directory = options.directory or Path("runs/bundled")
-        return train_bundled(directory, options.output, options.device or "cpu")
-    if options.output is not None:
-        raise ConfigError("--output is the bundled model's; checkpoints lie in the directory")
+        folder = options.directory or Path("runs/bundled")
+        recipe = Recipe(frame_by_frame=options.frame_by_frame)
+        device = parse_device(options.device or "cpu")
+        return train_bundled(Trainer(folder, recipe, device), options.start, options.output)
+    for name in ("output", "start", "frame_by_frame"):
+        if getattr(options, name):
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option} is the bundled model's; leave it out with settings")
     if options.device not in (None, "cpu"):
         raise ConfigError(
             f"accelerate chooses the device, {options.device!r} cannot be asked for: leave "

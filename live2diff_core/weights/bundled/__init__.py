@@ -97,6 +97,13 @@ def assemble(parts: Parts, config: dict[str, Any]) -> TranslationModel:
     )
 
 
+def bundled_vocabulary(directory: Path) -> dict[str, int]:
+    """The words that a bundled model knows, and the row of each in its table."""
+    text = (directory / TOKENIZER).read_text(encoding="utf-8")
+    words: dict[str, int] = json.loads(text)["model"]["vocab"]
+    return words
+
+
 def load_bundled(
     directory: Path = DIRECTORY,
     device: torch.device | str = "cpu",
@@ -105,8 +112,7 @@ def load_bundled(
     """The bundled model, ready to run. Raises WeightsError for files that do not fit."""
     try:
         config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-        words = json.loads((directory / TOKENIZER).read_text(encoding="utf-8"))["model"]["vocab"]
-        parts = build(config, word_tokenizer(words))
+        parts = build(config, word_tokenizer(bundled_vocabulary(directory)))
         model = assemble(parts, config)
     except OSError as error:
         raise WeightsFormatError(f"{directory} holds no bundled model: {error}") from error
