@@ -43,8 +43,7 @@ def load_model(
         raise ConfigError(f"models run in float32, bfloat16 or float16, not in {dtype}")
     device = torch.device(device)
     if spec.base == BUNDLED:
-        _refuse_parts(spec)
-        model = load_bundled(device=device, dtype=dtype)
+        model = _load_bundled(spec, device, dtype)
     else:
         model = _load_parts(spec, device, dtype)
     lay_out((model.unet, model.autoencoder, model.depth), device)
@@ -92,10 +91,22 @@ def _load_parts(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Tr
     )
 
 
+def _load_bundled(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> TranslationModel:
+    """The bundled model, with its own temporal layers or with those of a training beside it."""
+    _refuse_parts(spec)
+    own = spec.motion == ModelSpec().motion
+    motion = None if own else read_motion(spec.find(spec.motion, "motion"))
+    model = load_bundled(device=device, dtype=dtype)
+    if motion is None:
+        return model
+    unet = attach_motion(model.unet.spatial, motion, device)
+    return replace(model, unet=unet.eval().requires_grad_(False))
+
+
 def _refuse_parts(spec: ModelSpec) -> None:
     """The bundled model is whole: a part that is named for it was meant for another base."""
     plain = ModelSpec()
-    parts = ("motion", "autoencoder", "depth", "text_encoder", "embeddings", "clip_skip")
+    parts = ("autoencoder", "depth", "text_encoder", "embeddings", "clip_skip")
     named = [part for part in parts if getattr(spec, part) != getattr(plain, part)]
     if named:
         raise ConfigError(

@@ -18,7 +18,10 @@ from live2diff_core.training.motion_file import (
     to_live2diff,
 )
 from live2diff_core.training.start import begin
+from live2diff_core.weights.bundled import load_bundled
 from live2diff_core.weights.inspect import Kind, inspect
+from live2diff_core.weights.model import load_model
+from live2diff_core.weights.spec import ModelSpec
 from tests import sd15
 
 MIDDLE = "mid_block.motion_modules.0.temporal_transformer.norm.weight"
@@ -115,3 +118,21 @@ def test_silent_layers_leave_a_depth_mapping_that_the_base_brings(unet):
     after = unet.depth_mapping.state_dict()
     assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
     assert not any(t.proj_out.weight.any() for t in unet.transformers())
+
+
+def test_what_is_trained_beside_the_bundled_model_is_loaded_with_it(tmp_path):
+    trained = load_bundled().unet
+    with torch.no_grad():
+        for parameter in beside(trained).parameters():
+            parameter.mul_(0.5)
+    save_motion(tmp_path / "trained.safetensors", trained, {})
+    spec = ModelSpec(motion=str(tmp_path / "trained.safetensors"))
+    loaded = load_model(spec).unet.state_dict()
+    for key, value in trained.state_dict().items():
+        assert torch.equal(loaded[key], value), key
+
+
+def test_motion_weights_of_another_base_are_refused_beside_the_bundled_model(tmp_path, unet):
+    save_motion(tmp_path / "other.safetensors", unet, {})
+    with pytest.raises(WeightsKindError, match="the base has"):
+        load_model(ModelSpec(motion=str(tmp_path / "other.safetensors")))

@@ -118,9 +118,7 @@ def test_a_lora_of_the_text_encoder_changes_the_words_alone(spec, model):
     assert torch.equal(silent.text.encode("a cat"), model.text.encode("a cat"))
 
 
-@pytest.mark.parametrize(
-    "part", [{"motion": "mine"}, {"depth": "structure"}, {"clip_skip": 2}, {"embeddings": ("e",)}]
-)
+@pytest.mark.parametrize("part", [{"depth": "structure"}, {"clip_skip": 2}, {"embeddings": ("e",)}])
 def test_the_bundled_model_takes_no_other_parts_than_loras(part):
     with pytest.raises(ConfigError, match=f"takes no {next(iter(part))}"):
         load_model(ModelSpec(**part))
