@@ -8,6 +8,12 @@
 #include <limits>
 #include <vector>
 
+#ifdef _WIN32
+#define EXPORTED extern "C" __declspec(dllexport)
+#else
+#define EXPORTED extern "C"
+#endif
+
 using Vec = at::vec::Vectorized<float>;
 constexpr int64_t WIDTH = Vec::size();
 constexpr float HIDDEN = -std::numeric_limits<float>::infinity();
@@ -132,7 +138,7 @@ static void step_rows(
 
 // tables: (positions, e, d). age: (g,). Reads the cache once and writes one key and value of each
 // pixel and head. Head widths of Stable Diffusion 1.5 and of the bundled model are compiled apart.
-extern "C" void ring_step(
+EXPORTED void ring_step(
     const float* query, const float* key, const float* value, float* keys, float* values,
     const float* key_table, const float* value_table, const int64_t* age, float* out, int64_t g,
     int64_t p, int64_t e, int64_t d, int64_t sinks, int64_t ring, int64_t threads) {

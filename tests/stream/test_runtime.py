@@ -11,9 +11,10 @@ from torch._inductor import cpp_builder
 from torch._inductor.exc import InvalidCxxCompiler
 
 from live2diff_core.cache import FLOAT8
-from live2diff_core.config import Guidance, RuntimeConfig, StreamConfig
+from live2diff_core.config import CacheKind, Guidance, KernelKind, RuntimeConfig, StreamConfig
 from live2diff_core.errors import ConfigError
 from live2diff_core.frames import Frame
+from live2diff_core.models import ring_cpp
 from live2diff_core.stream import codec, pipeline, runtime
 from live2diff_core.stream.interrupt import interruptible
 from live2diff_core.stream.runtime import Recorded, check_runtime, make_call, make_step
@@ -249,11 +250,76 @@ def test_a_missing_compiler_is_named(monkeypatch) -> None:
         check_runtime(COMPILE, CPU)
 
 
-def test_without_a_gpu_the_kernel_is_not_chosen_and_refused_where_asked_for(monkeypatch) -> None:
+def test_without_a_gpu_triton_is_not_chosen_and_refused_where_asked_for(monkeypatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    assert runtime.attention_kernel(RuntimeConfig(), "network", CPU, torch.float32) != "triton"
+    assert kernel_of(RuntimeConfig()) != "triton"
     with pytest.raises(ConfigError, match="attention triton"):
         open_session(stream_config(runtime=RuntimeConfig(attention="triton")))
+
+
+def kernel_of(
+    config: RuntimeConfig, cache: CacheKind = "network", dtype: torch.dtype = torch.float32
+) -> KernelKind | None:
+    return runtime.attention_kernel(config, cache, CPU, dtype)
+
+
+def test_on_a_cpu_the_kernel_in_cpp_is_chosen_for_float32_alone() -> None:
+    assert kernel_of(RuntimeConfig()) == "cpp"
+    assert kernel_of(RuntimeConfig(attention="torch")) is None
+    assert kernel_of(RuntimeConfig(), dtype=torch.bfloat16) is None
+    assert kernel_of(RuntimeConfig(), cache="float8") is None
+
+
+def test_the_kernel_in_cpp_says_what_it_cannot_do() -> None:
+    cpp = RuntimeConfig(attention="cpp")
+    with pytest.raises(ConfigError, match="float32 alone"):
+        kernel_of(cpp, cache="float8")
+    with pytest.raises(ConfigError, match=r"attention cpp: it computes in float32, .*bfloat16"):
+        check_runtime(cpp, CPU, torch.bfloat16)
+    with pytest.raises(ConfigError, match="attention cpp: it is for CPUs, not meta"):
+        check_runtime(cpp, torch.device("meta"))
+
+
+def test_without_a_compiler_pytorch_takes_its_place_and_asking_for_it_is_refused(
+    monkeypatch,
+) -> None:
+    def missing() -> str:
+        raise InvalidCxxCompiler
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", missing)
+    ring_cpp._built.cache_clear()
+    try:
+        assert kernel_of(RuntimeConfig()) is None
+        with pytest.raises(ConfigError, match=r"attention cpp: it needs a C\+\+ compiler"):
+            check_runtime(RuntimeConfig(attention="cpp"), CPU)
+    finally:
+        ring_cpp._built.cache_clear()
+
+
+def test_code_that_does_not_compile_is_said_and_pytorch_takes_its_place(
+    monkeypatch, tmp_path, caplog
+) -> None:
+    broken = tmp_path / "broken.cpp"
+    broken.write_text("this is no C++", encoding="utf-8")
+    monkeypatch.setattr(ring_cpp, "SOURCE", broken)
+    ring_cpp._built.cache_clear()
+    try:
+        with caplog.at_level("INFO", logger=ring_cpp.logger.name):
+            assert kernel_of(RuntimeConfig()) is None
+        assert "was not built" in caplog.text
+        with pytest.raises(ConfigError, match="attention cpp: its code does not compile here"):
+            check_runtime(RuntimeConfig(attention="cpp"), CPU)
+    finally:
+        ring_cpp._built.cache_clear()
+
+
+def test_a_stream_through_the_kernel_in_cpp_is_the_plain_one() -> None:
+    ours, plain = (
+        stream(open_session(stream_config(runtime=RuntimeConfig(attention=kind))))
+        for kind in ("cpp", "torch")
+    )
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one.rgb, other.rgb, rtol=1e-4, atol=1e-4)
 
 
 # ---- interrupts
