@@ -40,7 +40,7 @@ from live2diff_core.metrics.ablation import (
     without_temporal_layers,
 )
 from live2diff_core.metrics.charts import Charts
-from live2diff_core.metrics.meter import Meter, MeterConfig
+from live2diff_core.metrics.meter import Meter, MeterConfig, Moment
 from live2diff_core.metrics.structure import DepthMaps
 from live2diff_core.models.depth import StructureMap
 from live2diff_core.models.translator import TranslationModel
@@ -131,9 +131,13 @@ def run(job: Job) -> dict[str, dict[str, float]]:
     shown = [names.index(name) for name in SHOWN]
     for frame, *translated in zip(frames, *outputs, strict=True):
         moment = meter.update(frame.rgb, *translated)
-        kept = (0, *(1 + i for i in shown))
-        errors = tuple(moment.errors[i] for i in kept)
-        charts.add(type(moment)(moment.source, tuple(moment.outputs[i] for i in shown), errors))
+        charts.add(
+            Moment(
+                moment.source,
+                tuple(moment.outputs[i] for i in shown),
+                (moment.errors[0], *(moment.errors[i + 1] for i in shown)),
+            )
+        )
     if job.picture is not None:
         rgb = charts.draw_slices().permute(1, 2, 0).numpy()
         cv2.imwrite(str(job.picture), rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])

@@ -152,6 +152,16 @@ def check_float8_rounding() -> None:
         )
 
 
+def check_ages_apart(case: Case) -> None:
+    """Ages that do not lie side by side in memory; of two rows."""
+    stream, apart = Stream(case), torch.zeros(2, 64, dtype=torch.int64, device=DEVICE)
+    for age in case.ages():
+        frame = stream.frame()
+        apart[:, 0] = age
+        ours = attention(stream, frame, apart[:, 0])
+        torch.testing.assert_close(ours, stream.expected(frame, age), rtol=1e-5, atol=1e-5)
+
+
 def check_hidden_slots(case: Case) -> None:
     """What lies in slots that a row does not see has no part in its result; of two rows."""
     stream = Stream(case)

@@ -1,6 +1,7 @@
 """What goes into the depth input: a map of the frame's structure or depth, in [-1, 1]."""
 
 from dataclasses import InitVar, dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -154,16 +155,18 @@ def blur(x: Tensor, sigma: float) -> Tensor:
 
     Two matrix products: a ninth of the time of convolutions with so few channels and so many taps.
     """
-    height, width = x.shape[-2:]
-    return _smoother(height, sigma, x) @ x @ _smoother(width, sigma, x).T
+    rows, columns = (_smoother(side, sigma, x.device, x.dtype) for side in x.shape[-2:])
+    return rows @ x @ columns.T
 
 
-def _smoother(length: int, sigma: float, like: Tensor) -> Tensor:
+@cache
+@torch.inference_mode(False)  # kept for all uses, in training too
+def _smoother(length: int, sigma: float, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The blur of one axis, (length, length): row i holds the weights of what lies around i."""
     radius = max(1, round(2.5 * sigma))
-    offset = torch.arange(-radius, radius + 1, device=like.device)
+    offset = torch.arange(-radius, radius + 1, device=device)
     weights = torch.exp(-0.5 * (offset / sigma) ** 2)
-    weights = (weights / weights.sum()).to(like.dtype)
-    sources = (torch.arange(length, device=like.device)[:, None] + offset).clamp(0, length - 1)
+    weights = (weights / weights.sum()).to(dtype)
+    sources = (torch.arange(length, device=device)[:, None] + offset).clamp(0, length - 1)
     empty = weights.new_zeros(length, length)
     return empty.scatter_add(1, sources, weights.expand(length, -1))

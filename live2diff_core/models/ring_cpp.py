@@ -33,7 +33,7 @@ def missing(device: torch.device, dtype: torch.dtype) -> str | None:
 def launch(
     query: Tensor,
     frame: tuple[Tensor, Tensor],
-    cache: tuple[Tensor, Tensor],
+    stored: tuple[Tensor, Tensor],
     tables: tuple[Tensor, Tensor],
     age: Tensor,
     window: AttentionWindow,
@@ -43,27 +43,38 @@ def launch(
     if library is None:
         raise RuntimeError(f"the C++ step was not built: {reason}")
     inputs = [part.contiguous() for part in (query, *frame)]
-    fixed = [part.contiguous() for part in tables]
+    read = [part.contiguous() for part in (*tables, age)]  # copies live until the call is over
     out = torch.empty_like(inputs[0])
     rows, pixels, heads, _, channels = query.shape
     sizes = rows, pixels, heads, channels, window.sinks, window.ring, torch.get_num_threads()
-    pointers = (part.data_ptr() for part in (*inputs, *cache, *fixed, age.contiguous(), out))
+    pointers = [part.data_ptr() for part in (*inputs, *stored, *read, out)]
     library.ring_step(*pointers, *sizes)
     return out
+
+
+def missing_compiler() -> str | None:
+    """What to install where PyTorch finds no C++ compiler."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return "it needs a C++ compiler (Debian: apt install g++; Windows: Visual Studio's)"
+    return None
 
 
 @cache
 def _built() -> tuple[ctypes.CDLL | ModuleType | None, str | None]:
     """The compiled library, or why there is none."""
     from torch._inductor.codecache import CppCodeCache
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
+    from torch._inductor.exc import CppCompileError
 
+    reason = missing_compiler()
+    if reason is not None:
+        return None, reason
     try:
-        get_cpp_compiler()
         library = CppCodeCache.load(SOURCE.read_text(encoding="utf-8"))
-    except InvalidCxxCompiler:
-        return None, "it needs a C++ compiler (Debian: apt install g++; Windows: Visual Studio's)"
     except (CppCompileError, OSError) as error:
         logger.info("the C++ step of the temporal attention was not built: %s", error)
         return None, f"its code does not compile here: {str(error).splitlines()[0]}"

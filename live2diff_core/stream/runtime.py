@@ -111,14 +111,7 @@ def _lacking(device: torch.device, dtype: torch.dtype) -> str | None:
     if dtype.itemsize < torch.float32.itemsize:
         # Seen with 2.13 and AVX-512: a norm behind a residual block, in code of 512 bits alone.
         return f"PyTorch's compiled code in {dtype} gives NaN on some CPUs: choose float32"
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        return "it needs a C++ compiler (Debian: apt install g++; Windows: Visual Studio's)"
-    return None
+    return ring_cpp.missing_compiler()
 
 
 @cache

@@ -101,6 +101,10 @@ def test_views_are_taken_as_they_lie(both, lie):
     both(ring.check, Case(rows=2, heads=2, lie=lie))
 
 
+def test_ages_need_not_lie_side_by_side(both):
+    both(ring.check_ages_apart, Case(rows=2))
+
+
 def test_slots_that_are_not_seen_have_no_part(both):
     both(ring.check_hidden_slots, Case((2, 3), rows=2))
 
