@@ -11,6 +11,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from ..errors import SourceError, StreamClosed
 from ..frames import Frame
+from ..memory import give_back
 from ..stream.session import Session
 from ..stream.spec import Clock
 from .controls import Answer
@@ -353,6 +354,7 @@ class Runner:
     def _end_output(self) -> None:
         self._stopping.set()
         self._close_sinks()
+        give_back()  # pictures and encoders were freed after the session
         self._report("stopped", "the stream has ended")
         self._over.set()
 
