@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 from playwright.async_api import Page
@@ -17,7 +18,7 @@ from playwright.async_api import Page
 from live2diff_core.live.pattern import TestPattern
 
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-LIMIT, PAUSE = 60, 0.2  # seconds
+LIMIT, PAUSE, REST = 60, 0.2, 2  # seconds
 # The canvas after each picture, as PNG.
 RECORD = """(selector) => {
     window.seen = [];
@@ -49,6 +50,19 @@ async def eventually(holds: Callable[[], Awaitable[Any]]) -> Any:
         while not (found := await holds()):
             await asyncio.sleep(PAUSE)
         return found
+
+
+async def resident_at_rest(process: psutil.Process) -> int:
+    """MB of a process, the least of what is seen for some seconds.
+
+    The threads of a stream go on for a moment when it is listed no more, longer on a busy machine.
+    What a stream leaves behind is there in every look.
+    """
+    seen = []
+    for _ in range(round(REST / PAUSE)):
+        seen.append(process.memory_info().rss)
+        await asyncio.sleep(PAUSE)
+    return round(min(seen) / 2**20)
 
 
 async def pictures(page: Page, count: int) -> list[torch.Tensor]:

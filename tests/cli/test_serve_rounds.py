@@ -19,6 +19,7 @@ from tests.filming import (
     eventually,
     greenness,
     pictures,
+    resident_at_rest,
 )
 
 pytestmark = pytest.mark.anyio
@@ -59,7 +60,7 @@ async def test_rounds_show_a_camera_in_order_and_leave_nothing(tmp_path: Path) -
                 assert min(map(greenness, shown)) > 20
                 assert await page.evaluate(FILMING) == 0
                 threads.append(process.num_threads())
-                resident.append(round(process.memory_info().rss / 2**20))
+                resident.append(await resident_at_rest(process))
     # The pool of the event loop may grow by a thread in the first rounds; what stays of every round
     # would show in the last ones.
     assert max(threads[2:]) <= threads[1], threads

@@ -21,6 +21,7 @@ from tests.filming import (
     eventually,
     greenness,
     pictures,
+    resident_at_rest,
 )
 
 pytestmark = pytest.mark.anyio
@@ -193,13 +194,12 @@ async def test_the_camera_is_released_when_a_node_is_removed(
 
 async def test_rounds_leave_no_threads_and_no_memory(page: FrontEnd, server: ComfyServer) -> None:
     process = psutil.Process(server.process.pid)
-    threads, resident = [], []
+    threads, sizes = [], []
     for _ in range(ROUNDS):
         await begin(page, WEBCAM)
         await pictures(page.page, ENOUGH // 2)
         await stop(page, server)
         threads.append(process.num_threads())
-        resident.append(process.memory_info().rss)
-    sizes = [round(size / 2**20) for size in resident]
+        sizes.append(await resident_at_rest(process))
     assert min(threads[-3:]) <= max(threads[:3]) + SLACK
     assert min(sizes[-3:]) < (1 + GROWTH) * max(sizes[:3]), sizes
