@@ -2,7 +2,8 @@
 
 GNU's allocator keeps what is freed below something that is still in use, in each thread's own heap.
 A stream frees its cache in a thread that ends, so every stream would leave hundreds of megabytes
-that no other one finds. Other allocators, of other systems, are left alone.
+that no other one finds. What is free at the very end of such a heap, 64 MB at most, stays until
+something beside it is freed. Other allocators, of other systems, are left alone.
 """
 
 import ctypes

@@ -15,7 +15,10 @@ import torch
 from PIL import Image
 from playwright.async_api import Page
 
+from live2diff_core.config import StreamConfig
 from live2diff_core.live.pattern import TestPattern
+from live2diff_core.stream.session import Session
+from live2diff_core.weights.bundled import load_bundled
 
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 LIMIT, PAUSE, REST = 60, 0.2, 2  # seconds
@@ -52,8 +55,18 @@ async def eventually(holds: Callable[[], Awaitable[Any]]) -> Any:
         return found
 
 
+def state_of(width: int, height: int) -> int:
+    """MB that a stream of the bundled model holds: its cache, for the most part."""
+    model = load_bundled()
+    with Session(model, StreamConfig(width, height, model.defaults.steps), "") as session:
+        return round(session.spec.state_bytes / 2**20)
+
+
 async def resident_at_rest(process: psutil.Process) -> int:
     """MB of a process, the least of what is seen for some seconds.
+
+    A cache that stays shows in it, smaller things do not: GNU's allocator keeps what is free at the
+    end of a thread's heap, up to 64 MB, until something beside it is freed.
 
     The threads of a stream go on for a moment when it is listed no more, longer on a busy machine.
     What a stream leaves behind is there in every look.
