@@ -1,5 +1,5 @@
 // One streamed frame of a temporal attention in one pass over its cache, for CPUs. The letters are
-// those of cache.py; tensors are float32 without gaps, in the order that ring_cpp.py gives.
+// those of cache.py; tensors are float32 in the order that ring_cpp.py gives.
 
 #include <ATen/cpu/vec/functional.h>
 #include <algorithm>
@@ -101,9 +101,16 @@ static inline void attend(
   }
 }
 
-// A frame of all rows: query, key, value, out: (g, p, e, d). keys, values: (g, p, e, slots, d).
+// New numbers of all pixels, so many apart: (g p, e, d), of which (e, d) has no gaps.
+struct New {
+  const float* data;
+  int64_t stride;
+  const float* at(int64_t pixel, int64_t channel) const { return data + pixel * stride + channel; }
+};
+
+// A frame of all rows. keys, values: (g, p, e, slots, d). out: (g, p, e, d). Both without gaps.
 struct Frame {
-  const float *query, *key, *value;
+  New query, key, value;
   float *keys, *values, *out;
   int64_t p, e, d;
 };
@@ -120,31 +127,35 @@ static void step_rows(
     for (int64_t pixel = 0; pixel < pixels; ++pixel) {
       const View& view = views[pixel / frame.p];
       for (int64_t head = 0; head < frame.e; ++head) {
-        const int64_t n = pixel * frame.e + head;
+        const int64_t n = pixel * frame.e + head, first = head * d;
         float *keys = frame.keys + n * block, *values = frame.values + n * block;
         for (int64_t i = 0; i < d; i += WIDTH) {
           const int64_t count = lanes(i, d);
-          Vec::loadu(frame.key + n * d + i, count).store(keys + view.slot * d + i, count);
-          Vec::loadu(frame.value + n * d + i, count).store(values + view.slot * d + i, count);
+          const int64_t to = view.slot * d + i;
+          Vec::loadu(frame.key.at(pixel, first + i), count).store(keys + to, count);
+          Vec::loadu(frame.value.at(pixel, first + i), count).store(values + to, count);
         }
         std::fill(score.begin() + view.seen, score.end(), HIDDEN);
-        const Tables own{tables.key + head * d, tables.value + head * d, tables.stride};
-        attend<WIDE>(frame.query + n * d, keys, values, view, own, d, score.data(), padded,
+        const Tables own{tables.key + first, tables.value + first, tables.stride};
+        attend<WIDE>(frame.query.at(pixel, first), keys, values, view, own, d, score.data(), padded,
                      frame.out + n * d);
       }
     }
   }
 }
 
-// tables: (positions, e, d). age: (g,). Reads the cache once and writes one key and value of each
-// pixel and head. Head widths of Stable Diffusion 1.5 and of the bundled model are compiled apart.
+// strides: of query, key and value, from pixel to pixel. tables: (positions, e, d). age: (g,). Reads
+// the cache once and writes one key and value of each pixel and head. Head widths of Stable
+// Diffusion 1.5 and of the bundled model are compiled apart.
 EXPORTED void ring_step(
     const float* query, const float* key, const float* value, float* keys, float* values,
-    const float* key_table, const float* value_table, const int64_t* age, float* out, int64_t g,
-    int64_t p, int64_t e, int64_t d, int64_t sinks, int64_t ring, int64_t threads) {
+    const float* key_table, const float* value_table, const int64_t* age, float* out,
+    int64_t query_stride, int64_t key_stride, int64_t value_stride, int64_t g, int64_t p, int64_t e,
+    int64_t d, int64_t sinks, int64_t ring, int64_t threads) {
   std::vector<View> views;
   for (int64_t row = 0; row < g; ++row) views.emplace_back(age[row], Window{sinks, ring});
-  const Frame frame{query, key, value, keys, values, out, p, e, d};
+  const New new_query{query, query_stride}, new_key{key, key_stride}, new_value{value, value_stride};
+  const Frame frame{new_query, new_key, new_value, keys, values, out, p, e, d};
   const Tables tables{key_table, value_table, e * d};
   switch (d) {
     case 12: return step_rows<12>(frame, views, tables, threads);

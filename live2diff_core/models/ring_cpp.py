@@ -16,7 +16,7 @@ from torch import Tensor
 from ..config import AttentionWindow
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-NUMBERS = 7  # sizes and threads at the end of the function's arguments
+NUMBERS = 10  # strides, sizes and threads at the end of the function's arguments
 
 logger = logging.getLogger(__name__)
 
@@ -42,14 +42,28 @@ def launch(
     library, reason = _built()
     if library is None:
         raise RuntimeError(f"the C++ step was not built: {reason}")
-    inputs = [part.contiguous() for part in (query, *frame)]
+    inputs = [_with_pixels(part) for part in (query, *frame)]
     read = [part.contiguous() for part in (*tables, age)]  # copies live until the call is over
-    out = torch.empty_like(inputs[0])
+    out = query.new_empty(query.shape)
     rows, pixels, heads, _, channels = query.shape
     sizes = rows, pixels, heads, channels, window.sinks, window.ring, torch.get_num_threads()
     pointers = [part.data_ptr() for part in (*inputs, *stored, *read, out)]
-    library.ring_step(*pointers, *sizes)
+    library.ring_step(*pointers, *map(_from_pixel_to_pixel, inputs), *sizes)
     return out
+
+
+def _with_pixels(x: Tensor) -> Tensor:
+    """x: (g, p, e, 1, d). The numbers of a pixel side by side, the pixels of all rows evenly apart:
+    as views of (g, p, e d) have them.
+    """
+    rows, pixels, heads, _, channels = x.shape
+    even = rows == 1 or x.stride(0) == pixels * _from_pixel_to_pixel(x)
+    side_by_side = x.stride(4) == 1 and (x.stride(2) == channels or heads == 1)
+    return x if even and side_by_side else x.contiguous()
+
+
+def _from_pixel_to_pixel(x: Tensor) -> int:
+    return x.stride(1) if x.shape[1] > 1 else x.stride(0)
 
 
 def missing_compiler() -> str | None:

@@ -3,6 +3,7 @@
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from diffusers.models.attention import FeedForward
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from ..cache import Projected, RingStep, TemporalState, Visibility
 from ..config import TemporalConfig
 from .ring_attention import ring_attention
+
+PROJECTIONS = "to_q", "to_k", "to_v"
 
 
 def sinusoidal_positions(length: int, channels: int) -> Tensor:
@@ -45,27 +48,37 @@ def attend(
 
 
 class TemporalAttention(nn.Module):
-    """Self-attention of a pixel over time. Keys and values are cached without position."""
+    """Self-attention of a pixel over time. Keys and values are cached without position.
+
+    Queries, keys and values come from one product; in state dicts, as in all checkpoints, they have
+    weights of their own.
+    """
 
     position: Tensor
 
     def __init__(self, channels: int, config: TemporalConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.heads = layer, config.heads
-        self.to_q = nn.Linear(channels, channels, bias=False)
-        self.to_k = nn.Linear(channels, channels, bias=False)
-        self.to_v = nn.Linear(channels, channels, bias=False)
+        self.to_qkv = nn.Linear(channels, len(PROJECTIONS) * channels, bias=False)
         self.to_out = nn.Linear(channels, channels)
         table = sinusoidal_positions(config.max_positions, channels)
         self.register_buffer("position", table, persistent=False)
+        hooks: list[tuple[Callable[..., object], Callable[..., None]]] = [  # not typed in PyTorch
+            (self.register_load_state_dict_pre_hook, _join),
+            (self.register_state_dict_post_hook, _part),
+        ]
+        for register, hook in hooks:
+            register(hook)
 
     def forward(self, x: Tensor, state: TemporalState) -> Tensor:
         """x: (g f, p, c) -> (g f, p, c). `state` stores keys and values and says what is seen."""
         view = state.visibility
         tables = state.positions(self.layer) or self.project_positions(len(self.position))
         own = rearrange(tables.query[view.queries], "g f e d -> g 1 e f d")
-        query = self._split(self.to_q(x), state) + own
-        key, value = self._split(self.to_k(x), state), self._split(self.to_v(x), state)
+        query, key, value = rearrange(
+            self.to_qkv(x), "(g f) p (s e d) -> s g p e f d", s=3, f=state.frames, e=self.heads
+        )
+        query = query + own
         if isinstance(state, RingStep) and state.kernel:
             cache = state.layers[self.layer]
             stream = cache, state.age, state.window
@@ -77,12 +90,23 @@ class TemporalAttention(nn.Module):
 
     def project_positions(self, count: int) -> Projected:
         """The first `count` positions as queries, keys and values see them."""
-        table = self.position[:count]
-        projected = (project(table) for project in (self.to_q, self.to_k, self.to_v))
-        return Projected(*(rearrange(t, "t (e d) -> t e d", e=self.heads) for t in projected))
+        projected = self.to_qkv(self.position[:count])
+        return Projected(*rearrange(projected, "t (s e d) -> s t e d", s=3, e=self.heads))
 
-    def _split(self, x: Tensor, state: TemporalState) -> Tensor:
-        return rearrange(x, "(g f) p (e d) -> g p e f d", f=state.frames, e=self.heads)
+
+def _join(module: TemporalAttention, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Weights of a checkpoint as one, where all three are there."""
+    del module
+    names = [f"{prefix}{name}.weight" for name in PROJECTIONS]
+    if all(name in state for name in names):
+        state[f"{prefix}to_qkv.weight"] = torch.cat([state.pop(name) for name in names])
+
+
+def _part(module: TemporalAttention, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """The weights as checkpoints have them, views of one."""
+    del module
+    parts = state.pop(f"{prefix}to_qkv.weight").chunk(len(PROJECTIONS))
+    state |= {f"{prefix}{name}.weight": w for name, w in zip(PROJECTIONS, parts, strict=True)}
 
 
 class TemporalTransformer(nn.Module):

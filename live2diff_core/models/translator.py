@@ -30,7 +30,8 @@ class TranslationModel:
     """Networks on one device; holds weights, no state, and serves any number of sessions.
 
     text_encoder: what reads prompts; None where they come as embeddings alone. adapters: the LoRAs
-    that are merged into `unet` and `text`. origin: this model without any.
+    that are merged into `unet` and `text`. origin: this model without any. is_fixed: nobody
+    changes the weights, and there is room for the UNet's twice.
     """
 
     name: str
@@ -42,6 +43,7 @@ class TranslationModel:
     defaults: ModelDefaults
     adapters: tuple[AdapterUse, ...] = ()
     origin: "TranslationModel | None" = None
+    is_fixed: bool = False
 
     def with_adapters(self, uses: Sequence[AdapterUse]) -> "TranslationModel":
         """A variant of this model with these LoRAs at these strengths in place of its own.
@@ -63,6 +65,7 @@ class TranslationModel:
             text_encoder=origin._text_variant(uses),
             adapters=tuple(uses),
             origin=origin,
+            is_fixed=False,
         )
 
     def with_strength(self, strength: float) -> "TranslationModel":

@@ -86,5 +86,6 @@ def begin_pipeline(
     use = CacheUse(config.cache, kernel)
     state = make_state(plan.model.unet, latents, steps, branches, config.window, use)
     frames = WarmupFrames(latents, depth, *noise.warmup(len(latents)))
-    run = make_step(config.runtime, state)
+    fixed = plan.model.unet if plan.model.is_fixed else None
+    run = make_step(config.runtime, state, fixed)
     return Pipeline(plan, state, noise, run), Prefilling(state, plan.schedule, frames)

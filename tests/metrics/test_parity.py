@@ -57,7 +57,7 @@ def test_the_start_of_a_stream_is_within_too(recording, network):
 
 
 def spoil_weight(network: StreamingUNet) -> None:
-    network.temporal_up[1][0].attentions[1].to_k.weight[0, 0] += 0.5
+    network.temporal_up[1][0].attentions[1].to_qkv.weight[-1, 0] += 0.5
 
 
 def skip_depth(network: StreamingUNet) -> None:

@@ -98,13 +98,12 @@ def textbook(attention: TemporalAttention, x: Tensor, window: AttentionWindow) -
         shown = view.visible[0, f]
         keys = x[shown] + table[view.keys[0, f][shown]][:, None]  # (k, p, c)
         query = x[f : f + 1] + table[view.queries[0, f]]
+        weights = attention.state_dict()
         q, k, v = (
-            layer(part).unflatten(-1, (CONFIG.heads, -1)).permute(1, 2, 0, 3)  # (p, e, k, d)
-            for layer, part in (
-                (attention.to_q, query),
-                (attention.to_k, keys),
-                (attention.to_v, keys),
-            )
+            functional.linear(part, weights[f"to_{name}.weight"])
+            .unflatten(-1, (CONFIG.heads, -1))
+            .permute(1, 2, 0, 3)  # (p, e, k, d)
+            for name, part in (("q", query), ("k", keys), ("v", keys))
         )
         attended = functional.scaled_dot_product_attention(q, k, v)  # (p, e, 1, d)
         out.append(attention.to_out(attended[:, :, 0].flatten(1)))
@@ -144,3 +143,22 @@ def test_the_position_table_is_the_recorded_one():
 
 def test_the_position_table_is_no_weight(transformer):
     assert not [key for key in transformer.state_dict() if "position" in key]
+
+
+def test_checkpoints_have_weights_for_queries_keys_and_values(transformer):
+    state = transformer.attentions[0].state_dict()
+    assert set(state) == {f"to_{name}.weight" for name in "qkv"} | {"to_out.weight", "to_out.bias"}
+    joined = torch.cat([state[f"to_{name}.weight"] for name in "qkv"])
+    assert torch.equal(joined, transformer.attentions[0].to_qkv.weight)
+    changed = {key: torch.randn_like(value) for key, value in state.items()}
+    transformer.attentions[0].load_state_dict(changed, strict=True)
+    again = transformer.attentions[0].state_dict()
+    assert all(torch.equal(again[key], value) for key, value in changed.items())
+
+
+@pytest.mark.parametrize("lacking", ["to_q.weight", "to_v.weight"])
+def test_a_checkpoint_without_one_of_them_is_refused(transformer, lacking):
+    state = transformer.attentions[0].state_dict()
+    del state[lacking]
+    with pytest.raises(RuntimeError, match="to_qkv"):
+        transformer.attentions[0].load_state_dict(state, strict=True)

@@ -94,6 +94,7 @@ def assemble(parts: Parts, config: dict[str, Any]) -> TranslationModel:
             StepSelection(strength=defaults["strength"], steps=defaults["steps"]),
             defaults["noise"],
         ),
+        is_fixed=True,
     )
 
 
