@@ -18,9 +18,23 @@ $(STAMP): pyproject.toml requirements.txt constraints.txt
 demo: venv
 	$(BIN)/live2diff demo --output demo_output
 
-# Regenerates every figure of docs/evaluation.md.
-evaluation: venv
-	$(BIN)/python benchmarks/evaluation.py
+# Regenerates every figure of docs/evaluation.md. The bundled model's weights of before their last
+# change are compared with those of now, and a network that went on from there on single pictures
+# alone; it is trained first if it is not there (40 minutes on two cores).
+RUNS := runs/evaluation
+WEIGHTS := live2diff_core/weights/bundled
+$(RUNS)/before: | $(STAMP)
+	mkdir -p $@.part
+	git archive $$(git log -2 --format=%H -- $(WEIGHTS)/bundled.safetensors | tail -1) $(WEIGHTS) \
+		| tar x -C $@.part --strip-components 3
+	mv $@.part $@
+
+$(RUNS)/alone/model: | $(RUNS)/before
+	$(BIN)/live2diff train bundled --start $(RUNS)/before --frame-by-frame --directory $(RUNS)/alone
+
+evaluation: venv $(RUNS)/alone/model
+	$(BIN)/python benchmarks/styles.py --before $(RUNS)/before
+	$(BIN)/python benchmarks/evaluation.py --alone $(RUNS)/alone/model
 
 # What ComfyUI's own environment lacks for the pack is added to it. One process a core, each with one
 # thread: threads of several processes would wait for each other.

@@ -198,13 +198,14 @@ def by_seed(
     }
 
 
-def write(page: Path, lines: Sequence[str]) -> None:
-    """Put the table between the page's markers."""
+def write(page: Path, lines: Sequence[str], marker: str = "figures") -> None:
+    """Put a table between two of the page's markers."""
     text = page.read_text(encoding="utf-8")
-    block = "<!-- figures -->\n" + "\n".join(lines) + "\n<!-- end -->"
-    found, count = re.subn(r"<!-- figures -->.*?<!-- end -->", lambda _: block, text, flags=re.S)
+    start, end = f"<!-- {marker} -->", "<!-- end -->"
+    block = "\n".join([start, *lines, end])
+    found, count = re.subn(f"{start}.*?{end}", lambda _: block, text, flags=re.S)
     if count != 1:
-        raise SystemExit(f"{page} has no markers <!-- figures --> and <!-- end -->")
+        raise SystemExit(f"{page} has no markers {start} and {end}")
     page.write_text(found, encoding="utf-8")
 
 

@@ -14,7 +14,6 @@ from examples.comfyui_client import (
     Client,
     PromptRefused,
     Workflow,
-    files_of,
     set_everywhere,
     set_video,
 )
@@ -62,9 +61,8 @@ def run_client(workflow: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 async def video_of(client: Client, workflow: Workflow, folder: Path) -> Path:
-    outputs = await client.run(workflow)
-    assert len(files_of(outputs)) == 1
-    (path,) = await client.fetch(outputs, folder)
+    paths = await client.fetch(await client.run(workflow), folder)
+    (path,) = (path for path in paths if path.suffix == ".mp4")
     return path
 
 

@@ -1,6 +1,10 @@
 """How a step is run: compiled or recorded, the stream stays the same; what cannot be says why."""
 
+import copy
+import gc
+import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial, wraps
 
 import pytest
@@ -58,10 +62,16 @@ def traced(monkeypatch) -> Iterator[Callable[[], int]]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch in PyTorch
-def test_a_compiled_stream_is_the_same() -> None:
-    """The one test that generates code."""
-    plain, compiled = open_session(), open_session(stream_config(runtime=COMPILE))
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_compiled_stream_is_the_same(fixed: bool) -> None:
+    """The one test that generates code; weights that nobody changes are packed into it."""
+    packed = counters["inductor"]["mkldnn_linear_weight_pack_matcher_count"]
+    model = replace(tiny_model(), is_fixed=fixed)
+    plain = open_session()
+    compiled = Session(model, stream_config(runtime=COMPILE), "ink")
     assert distance(stream(plain), stream(compiled)) < 1e-5
+    more = counters["inductor"]["mkldnn_linear_weight_pack_matcher_count"] - packed
+    assert (more > 0) is fixed
     for session in (plain, compiled):
         session.update(prompt="neon", strength=0.4)
     assert distance(plain.push(FRAMES[:3]), compiled.push(FRAMES[:3])) < 1e-5
@@ -98,6 +108,43 @@ def test_a_scale_of_guidance_compiles_nothing(traced) -> None:
     session.update(guidance=Guidance("self", 1.7))
     session.push(FRAMES[:2])
     assert traced() == before
+
+
+def test_a_fixed_model_compiles_once_and_its_variants_as_others_do(traced) -> None:
+    model = replace(tiny_model(), is_fixed=True)
+    config = stream_config(runtime=COMPILE)
+    plain, compiled = Session(model, stream_config(), "ink"), Session(model, config, "ink")
+    before = traced()
+    assert distance(stream(plain), stream(compiled)) < 1e-5
+    again = Session(model, config, "ink")
+    stream(again)
+    assert traced() == before + 1
+    variant = model.with_adapters(at(1.0).adapters)
+    assert not variant.is_fixed
+    for session in (plain, compiled):
+        session.update(model=variant, prompt="neon")
+    assert distance(plain.push(FRAMES[:3]), compiled.push(FRAMES[:3])) < 1e-5
+    assert traced() == before + 2
+
+
+def test_a_step_with_constants_refuses_another_network(traced) -> None:
+    model = replace(tiny_model(), is_fixed=True)
+    session = Session(model, stream_config(runtime=COMPILE), "ink")
+    stream(session)
+    running = session._pipeline
+    running.plan = replace(running.plan, model=at(1.0))
+    with pytest.raises(ValueError, match="compiled for another network"):
+        session.push(FRAMES[:1])
+
+
+def test_a_fixed_network_goes_when_nobody_has_it(traced) -> None:
+    model = replace(tiny_model(), unet=copy.deepcopy(tiny_model().unet), is_fixed=True)
+    gone = weakref.ref(model.unet)
+    with Session(model, stream_config(runtime=COMPILE), "ink") as session:
+        stream(session)
+    del model, session
+    gc.collect()
+    assert gone() is None
 
 
 def test_sizes_live_beside_each_other(traced) -> None:
