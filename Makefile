@@ -21,11 +21,12 @@ demo: venv
 # Regenerates every figure of docs/evaluation.md. The bundled model's weights of before their last
 # change are compared with those of now, and a network that went on from there on single pictures
 # alone; it is trained first if it is not there (40 minutes on two cores).
-RUNS := runs/evaluation
 WEIGHTS := live2diff_core/weights/bundled
+EARLIER = $(shell git log -1 --format=%h --skip=1 -- $(WEIGHTS)/bundled.safetensors)
+RUNS = runs/evaluation/$(EARLIER)
 $(RUNS)/before: | $(STAMP)
 	mkdir -p $@.part
-	git archive $$(git log -2 --format=%H -- $(WEIGHTS)/bundled.safetensors | tail -1) $(WEIGHTS) \
+	git archive $(EARLIER) $(WEIGHTS) \
 		| tar x -C $@.part --strip-components 3
 	mv $@.part $@
 

@@ -170,7 +170,7 @@ def replay(
     latents, window = case["warmup.latents"], case.recording.window
     use = CacheUse(cache, attention_kernel(runtime, cache, latents.device, _dtype(unet)))
     state = make_state(unet, latents, schedule.steps, 1, window, use)
-    step = make_step(runtime, state)
+    step = make_step(runtime, state, fixed=unet)
     x0 = prefill(unet, state, schedule, condition, _warmup_frames(case, unet, schedule.steps))[-1]
     warmup_error = _error(x0, case["warmup.x0"])
     cache_errors = _cache_errors(case, state, "after_warmup")

@@ -91,7 +91,8 @@ class TemporalAttention(nn.Module):
     def project_positions(self, count: int) -> Projected:
         """The first `count` positions as queries, keys and values see them."""
         projected = self.to_qkv(self.position[:count])
-        return Projected(*rearrange(projected, "t (s e d) -> s t e d", s=3, e=self.heads))
+        parts = rearrange(projected, "t (s e d) -> s t e d", s=3, e=self.heads)
+        return Projected(*parts.contiguous())
 
 
 def _join(module: TemporalAttention, state: dict[str, Tensor], prefix: str, *_: object) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import chain
+from threading import Lock
+from types import FunctionType
 from typing import Any, Protocol, TypeAlias
 from weakref import WeakKeyDictionary, ref
 
@@ -54,7 +56,9 @@ def make_step(
     if config.compiles:
         kind = state.x.shape, state.depth.dtype, len(state.rows)
         if fixed is not None and state.x.device.type == "cpu":
-            run = _compiled_with(fixed, kind)
+            run = _compiled_with(
+                fixed, (*kind, state.window, state.kernel, state.layers[0].key.dtype)
+            )
         else:
             run = _compiled(step, *kind)
     return Recorded(run, lambda given: given[:1]) if config.records else run
@@ -142,7 +146,7 @@ _with_constants: WeakKeyDictionary[StreamingUNet, dict[Given, Call]] = WeakKeyDi
 
 
 def _compiled_with(unet: StreamingUNet, kind: Given) -> Call:
-    """`step` compiled for one shape of state and for this network alone."""
+    """`step` compiled for one kind of state and for this network alone."""
     own = _with_constants.setdefault(unet, {})
     if kind not in own:
         own[kind] = _WithConstants(unet)
@@ -156,21 +160,34 @@ class _WithConstants:
     """
 
     def __init__(self, unet: StreamingUNet) -> None:
+        # PyTorch keeps what it compiled with the code that it was made of: a copy of its own keeps
+        # it from other networks, and lets it go with this.
+        alone = FunctionType(step.__code__.replace(), step.__globals__, step.__name__)
         unchecked = getattr(torch.compiler, "skip_guard_on_all_nn_modules_unsafe", None)  # from 2.8
         options = {} if unchecked is None else {"options": {"guard_filter_fn": unchecked}}
-        self._run = _compile(step, **options)
-        self._unet, self._made = ref(unet), False
+        self._run = _compile(alone, **options)
+        self._unet, self._lock = ref(unet), Lock()
+        self._made: set[str] = set()  # kinds of guidance
 
-    def __call__(self, unet: StreamingUNet, *given: object) -> Tensor:
+    def __call__(
+        self,
+        unet: StreamingUNet,
+        state: StreamState,
+        schedule: Schedule,
+        condition: Conditioning,
+        frame: NewFrame,
+    ) -> Tensor:
+        """As `step`."""
         if unet is not self._unet():
             raise ValueError("this step was compiled for another network")
-        if self._made:
-            return self._run(unet, *given)
+        mode = condition.guidance.mode
+        if mode in self._made:
+            return self._run(unet, state, schedule, condition, frame)
         known = torch._inductor.config.get_config_copy().keys()
         constants = {name: value for name, value in CONSTANTS.items() if name in known}
-        with torch._inductor.config.patch(constants):  # read while it compiles
-            result = self._run(unet, *given)
-        self._made = True
+        with self._lock, torch._inductor.config.patch(constants):  # read while it compiles
+            result = self._run(unet, state, schedule, condition, frame)
+        self._made.add(mode)
         return result
 
 

@@ -42,7 +42,7 @@ def load_start(config: TrainConfig, device: torch.device) -> TranslationModel:
     torch.manual_seed(config.seed)
     motion = None if part.motion == SILENT else model_spec(config).find(part.motion, "motion")
     if part.base == BUNDLED:
-        model = load_bundled(device=device, dtype=dtype)
+        model = replace(load_bundled(device=device, dtype=dtype), is_fixed=False)
     elif part.base == RANDOM:
         model = _random(config, device, dtype)
     else:

@@ -181,8 +181,10 @@ def compiled(monkeypatch):
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", lambda: "c++")
     monkeypatch.setattr(torch, "compile", compile_step)
     runtime._compiled.cache_clear()
+    runtime._with_constants.clear()
     yield ran
     runtime._compiled.cache_clear()
+    runtime._with_constants.clear()
 
 
 def test_compile_reaches_the_stream(compiled) -> None:

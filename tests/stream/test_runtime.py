@@ -53,8 +53,10 @@ def traced(monkeypatch) -> Iterator[Callable[[], int]]:
     compile_step = partial(torch.compile, backend="eager")
     monkeypatch.setattr(torch, "compile", compile_step)
     runtime._compiled.cache_clear()
+    runtime._with_constants.clear()
     yield lambda: counters["stats"]["unique_graphs"]
     runtime._compiled.cache_clear()
+    runtime._with_constants.clear()
     torch._dynamo.reset()
 
 
@@ -65,6 +67,7 @@ def traced(monkeypatch) -> Iterator[Callable[[], int]]:
 @pytest.mark.parametrize("fixed", [False, True])
 def test_a_compiled_stream_is_the_same(fixed: bool) -> None:
     """The one test that generates code; weights that nobody changes are packed into it."""
+    runtime._with_constants.clear()
     packed = counters["inductor"]["mkldnn_linear_weight_pack_matcher_count"]
     model = replace(tiny_model(), is_fixed=fixed)
     plain = open_session()

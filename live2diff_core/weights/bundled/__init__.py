@@ -1,7 +1,7 @@
 """The bundled model: building it from its configuration, reading and writing its files."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,6 @@ def assemble(parts: Parts, config: dict[str, Any]) -> TranslationModel:
             StepSelection(strength=defaults["strength"], steps=defaults["steps"]),
             defaults["noise"],
         ),
-        is_fixed=True,
     )
 
 
@@ -125,7 +124,7 @@ def load_bundled(
     weights = directory / WEIGHTS
     load_strict(modules, read_safetensors(weights), str(weights))
     modules.to(device=device, dtype=dtype).eval().requires_grad_(False)
-    return model
+    return replace(model, is_fixed=True)
 
 
 def save_bundled(directory: Path, parts: Parts, config: dict[str, Any]) -> None:
