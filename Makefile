@@ -22,7 +22,7 @@ demo: venv
 # change are compared with those of now, and a network that went on from there on single pictures
 # alone; it is trained first if it is not there (40 minutes on two cores).
 WEIGHTS := live2diff_core/weights/bundled
-EARLIER = $(shell git log -1 --format=%h --skip=1 -- $(WEIGHTS)/bundled.safetensors)
+EARLIER = $(shell git log -1 --format=%h --skip=1 -- $(WEIGHTS)/bundled.safetensors 2>/dev/null)
 RUNS = runs/evaluation/$(EARLIER)
 $(RUNS)/before: | $(STAMP)
 	mkdir -p $@.part

@@ -278,6 +278,11 @@ class Trainer:
         if state["stage"] != stage:
             later = STAGES.index(state["stage"]) > STAGES.index(stage)
             return None if later else 0
+        if len(state["ema"]["shadow_params"]) != len(ema.shadow_params):
+            raise ConfigError(
+                f"{path} was made by a version whose layers had other parameters; remove it or "
+                "choose another directory"
+            )
         self.modules.load_state_dict(state["modules"])
         ema.load_state_dict(state["ema"])
         optimizer.load_state_dict(state["optimizer"])

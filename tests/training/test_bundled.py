@@ -242,6 +242,14 @@ def test_a_checkpoint_of_another_recipe_is_refused(trained):
         next(other.run("pictures"))
 
 
+def test_a_checkpoint_of_other_layers_is_refused(trained, tmp_path):
+    state = torch.load(trained.directory / "checkpoint.pt", weights_only=True)
+    state["ema"]["shadow_params"].pop()
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(ConfigError, match="layers had other parameters"):
+        next(trainer_in(tmp_path).run(state["stage"]))
+
+
 # ---- the loss
 
 
