@@ -14,6 +14,7 @@ from examples.comfyui_client import (
     Client,
     PromptRefused,
     Workflow,
+    files_of,
     set_everywhere,
     set_video,
 )
@@ -61,8 +62,9 @@ def run_client(workflow: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 async def video_of(client: Client, workflow: Workflow, folder: Path) -> Path:
-    paths = await client.fetch(await client.run(workflow), folder)
-    (path,) = (path for path in paths if path.suffix == ".mp4")
+    outputs = await client.run(workflow)
+    assert len(files_of(outputs)) == 1
+    (path,) = await client.fetch(outputs, folder)
     return path
 
 
