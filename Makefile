@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: venv demo evaluation test lint format format-check types floors check
+.PHONY: venv demo evaluation gpu test lint format format-check types floors check
 
 venv: $(STAMP)
 
@@ -36,6 +36,10 @@ $(RUNS)/alone/model: | $(RUNS)/before
 evaluation: venv $(RUNS)/alone/model
 	$(BIN)/python benchmarks/styles.py --before $(RUNS)/before
 	$(BIN)/python benchmarks/evaluation.py --alone $(RUNS)/alone/model
+
+# Regenerates every figure of a GPU in docs/performance.md, on a machine that has one.
+gpu: venv
+	$(BIN)/python benchmarks/gpu.py
 
 # What ComfyUI's own environment lacks for the pack is added to it. One process a core, each with one
 # thread: threads of several processes would wait for each other.

@@ -32,8 +32,9 @@ from live2diff_core.models.translator import TranslationModel
 from live2diff_core.stream.session import Session
 from live2diff_core.stream.spec import Stopwatch
 from live2diff_core.weights.budget import StreamSize
-from live2diff_core.weights.bundled import load_bundled
+from live2diff_core.weights.model import load_model
 from live2diff_core.weights.random import random_model, random_text, sd15
+from live2diff_core.weights.spec import ModelSpec
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 UNCOUNTED = 2  # frames beyond those that fill the rows
@@ -55,7 +56,7 @@ class Subject:
 
 def bundled(device: torch.device, dtype: torch.dtype) -> Subject:
     """The bundled model."""
-    model = load_bundled(device=device, dtype=dtype)
+    model = load_model(ModelSpec(), device, dtype)
     prompt, sides = next(iter(model.text.styles)), (128, 192, 256, 384)
     return Subject("bundled", model, prompt, 128, range(1, 9), sides, range(1, 5))
 

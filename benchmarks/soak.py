@@ -24,7 +24,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from live2diff_core.config import StreamConfig  # noqa: E402
+from live2diff_core.cli.options import parse_device  # noqa: E402
+from live2diff_core.config import RUNTIMES, RuntimeConfig, StreamConfig  # noqa: E402
 from live2diff_core.frames import Frame  # noqa: E402
 from live2diff_core.live.relay import Relay  # noqa: E402
 from live2diff_core.live.runner import Event, Runner  # noqa: E402
@@ -34,7 +35,8 @@ from live2diff_core.live.statistics import LiveStatistics  # noqa: E402
 from live2diff_core.live.ticks import Ticker  # noqa: E402
 from live2diff_core.models.translator import TranslationModel  # noqa: E402
 from live2diff_core.stream.session import Session  # noqa: E402
-from live2diff_core.weights.bundled import load_bundled  # noqa: E402
+from live2diff_core.weights.model import load_model  # noqa: E402
+from live2diff_core.weights.spec import ModelSpec  # noqa: E402
 from tests.tiny import tiny_model  # noqa: E402
 
 ALLOWED_GROWTH = 0.01
@@ -97,10 +99,25 @@ def sample(process: psutil.Process, began: float, frames: int) -> Sample:
     )
 
 
-def open_runner(model: TranslationModel, rate: float) -> Runner:
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model, and how its networks are run."""
+
+    model: TranslationModel
+    runtime: RuntimeConfig
+
+    @property
+    def styles(self) -> list[str]:
+        """Prompts that it knows."""
+        return list(self.model.text.styles)
+
+
+def open_runner(subject: Subject, rate: float) -> Runner:
     """A stream of the model's own size and defaults into JPEG pictures."""
-    defaults, styles = model.defaults, list(model.text.styles)
-    config = StreamConfig(defaults.width, defaults.height, defaults.steps, defaults.noise)
+    model, styles, defaults = subject.model, subject.styles, subject.model.defaults
+    config = StreamConfig(
+        defaults.width, defaults.height, defaults.steps, defaults.noise, runtime=subject.runtime
+    )
     fraction = Fraction(rate).limit_denominator(1000)
     return Runner(
         lambda: Pattern(defaults.width, defaults.height, fraction),
@@ -117,7 +134,7 @@ def _tell(event: Event) -> None:
 
 
 def run(
-    model: TranslationModel,
+    subject: Subject,
     rate: float,
     over: Callable[[float, int], float],
     interval: float,
@@ -128,8 +145,8 @@ def run(
     over: how much of the run is done, from 0 to 1, after so many seconds and frames. change: switch
     the prompt at every look.
     """
-    process, styles = psutil.Process(), list(model.text.styles)
-    runner = open_runner(model, rate)
+    process, styles = psutil.Process(), subject.styles
+    runner = open_runner(subject, rate)
     runner.start()
     samples, began = [], time.monotonic()
     while True:
@@ -174,10 +191,10 @@ def check_counts(live: LiveStatistics) -> list[str]:
     return [f"{live.frames_in} in, {live.frames_out} out, {live.dropped_total} dropped"]
 
 
-def calibrate(model: TranslationModel) -> float:
+def calibrate(subject: Subject) -> float:
     """Frames a second that the engine can do, with more input than it takes."""
     _, samples = run(
-        model, CALIBRATION_RATE, lambda s, _: s / CALIBRATION_SECONDS, 1.0, change=False
+        subject, CALIBRATION_RATE, lambda s, _: s / CALIBRATION_SECONDS, 1.0, change=False
     )
     settled = samples[1:]
     frames = settled[-1].frames - settled[0].frames
@@ -185,16 +202,16 @@ def calibrate(model: TranslationModel) -> float:
     return frames / (settled[-1].seconds - settled[0].seconds)
 
 
-def soak(options: argparse.Namespace, model: TranslationModel) -> dict[str, object]:
+def soak(options: argparse.Namespace, subject: Subject) -> dict[str, object]:
     """Memory, threads and descriptors over time."""
-    fastest = calibrate(model)
+    fastest = calibrate(subject)
     process = psutil.Process()
     idle = sample(process, time.monotonic(), 0)
 
     def done(seconds: float, frames: int) -> float:
         return frames / options.frames if options.frames else seconds / 60 / options.minutes
 
-    live, samples = run(model, 1.5 * fastest, done, options.interval, change=True)
+    live, samples = run(subject, 1.5 * fastest, done, options.interval, change=True)
     after = sample(process, time.monotonic(), live.frames_out)
     for s in samples[:: max(1, len(samples) // 20)]:
         print(
@@ -229,14 +246,14 @@ def print_stages(live: LiveStatistics) -> None:
                 print(f"| - {part} | {figures.p50:.1f} | {figures.p95:.1f} | |")
 
 
-def load(options: argparse.Namespace, model: TranslationModel) -> dict[str, object]:
+def load(options: argparse.Namespace, subject: Subject) -> dict[str, object]:
     """Latency with several times the input that the engine can take."""
-    fastest = calibrate(model)
+    fastest = calibrate(subject)
 
     def done(seconds: float, _: int) -> float:
         return seconds / options.seconds
 
-    live, samples = run(model, options.load * fastest, done, options.seconds / 60, change=False)
+    live, samples = run(subject, options.load * fastest, done, options.seconds / 60, change=False)
     rate = live.frames_out / samples[-1].seconds
     total, engine = live.stages["total"], live.stages["engine"]
     frame_times = total.p95 * rate / 1000
@@ -273,9 +290,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="length of --load")
     parser.add_argument("--tiny", action="store_true", help="the tests' tiny model")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--device", help="an accelerator, if there is one, else the CPU")
+    parser.add_argument("--runtime", choices=RUNTIMES, default="eager")
     options = parser.parse_args()
-    model = tiny_model() if options.tiny else load_bundled()
-    result = load(options, model) if options.load else soak(options, model)
+    device = parse_device(options.device)
+    model = tiny_model() if options.tiny else load_model(ModelSpec(), device)
+    subject = Subject(model, RuntimeConfig(options.runtime))
+    result = load(options, subject) if options.load else soak(options, subject)
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     for problem in result["problems"]:

@@ -152,11 +152,14 @@ class RuntimeConfig:
     mode: "eager" runs them as they are written, "graph" replays them as CUDA graphs, "compile" runs
     the denoising step through `torch.compile`, "compile-graph" does both. attention: the temporal
     attention's step in PyTorch, as a Triton kernel for GPUs or in C++ for CPUs; "auto" takes the
-    kernel of the device where it can be had, else PyTorch.
+    kernel of the device where it can be had, else PyTorch. overlap: a GPU encodes a frame and
+    estimates its depth while the network still denoises the one before; it pays for who takes
+    pictures as `stream.overlap.Landing` does, in place of waiting for each.
     """
 
     mode: RuntimeMode = "eager"
     attention: AttentionKind = "auto"
+    overlap: bool = False
 
     def __post_init__(self) -> None:
         _require(self.mode in RUNTIMES, f"runtime: {' or '.join(RUNTIMES)}, not {self.mode!r}")

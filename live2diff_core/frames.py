@@ -21,7 +21,10 @@ class Frame:
 
 def to_unit_range(rgb: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Bring pixels to a device as floating point in [0, 1]; uint8 travels as uint8."""
-    moved = rgb.to(device, non_blocking=device.type == "cuda")  # not safe on every other device
+    if device.type == "cuda" and rgb.device.type == "cpu":
+        moved = rgb.pin_memory().to(device, non_blocking=True)  # does not wait for what runs there
+    else:
+        moved = rgb.to(device)
     if moved.dtype == torch.uint8:
         return moved.to(dtype) / 255
     return moved.to(dtype)

@@ -10,7 +10,7 @@ from ..live2diff_core.config import CacheKind, DepthRule, RuntimeConfig, StreamC
 from ..live2diff_core.errors import MemoryBudgetError
 from ..live2diff_core.models.translator import TranslationModel
 from ..live2diff_core.stream.interrupt import interruptible
-from ..live2diff_core.weights.budget import Footprint, StreamSize, estimate, model_footprint
+from ..live2diff_core.weights.budget import Footprint, estimate, model_footprint, stream_size
 from . import host
 
 
@@ -59,7 +59,7 @@ class HostedModel:
         stream = stream_size(config)
         budget = estimate(self.footprint, stream)
         try:
-            host.load(self.patchers, budget.activations + caches * budget.cache)
+            host.load(self.patchers, budget.activations + budget.runtime + caches * budget.cache)
             yield
         except host.OUT_OF_MEMORY as error:
             host.unload_all()
@@ -68,10 +68,3 @@ class HostedModel:
                 "steps (Live2Diff Plan says what fits), close other sessions (Extensions > "
                 "Live2Diff) or other programs"
             ) from error
-
-
-def stream_size(config: StreamConfig) -> StreamSize:
-    """What a stream's memory follows from."""
-    branches = 2 if config.guidance.mode == "full" else 1
-    steps = len(config.steps.indices)
-    return StreamSize(config.width, config.height, steps, branches, cache=config.cache)

@@ -45,7 +45,8 @@ class Live2DiffPlan:
 
         footprint, device = model.footprint, host.network_device()
         free = host.free_bytes(footprint.weights)
-        stream = StreamSize(width, height, steps, cache=model.computing.cache)
+        how = model.computing
+        stream = StreamSize(width, height, steps, cache=how.cache, runtime=how.runtime)
         plan = make_plan(footprint, stream, device, free, SIDES)
         text = plan_text(plan)
         return {"ui": {"text": [text]}, "result": (text,)}

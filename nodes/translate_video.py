@@ -78,10 +78,11 @@ def _write(
     session: "DirectedSession", source: "Source", target: Path, progress: host.Progress
 ) -> None:
     from ..live2diff_core.live.sink import VideoFileSink
+    from ..live2diff_core.stream.overlap import landed
     from ..live2diff_core.stream.translate import translate
 
     size = session.config.width, session.config.height
     with VideoFileSink(target, size, source.info.rate, source.info) as sink:
-        for frame in translate(session, source, session.before):
+        for frame in landed(translate(session, source, session.before)):
             sink.write(frame)
             progress.step(frame.rgb)

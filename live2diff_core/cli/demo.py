@@ -26,7 +26,8 @@ from ..models.translator import TranslationModel
 from ..stream.fit import fit_frame
 from ..stream.session import Session
 from ..stream.translate import translate
-from ..weights.bundled import load_bundled
+from ..weights.model import load_model
+from ..weights.spec import ModelSpec
 from .options import Commands, size_for
 from .pictures import grid, save_png, sheet
 from .progress import progress_bar
@@ -88,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
             "the demo needs --frames and --flicker-frames of at least 2, "
             f"got {options.frames} and {options.flicker_frames}"
         )
-    model = load_bundled()
+    model = load_model(ModelSpec())
     styles = list(model.text.styles)
     clips = [_read(_clip_path(name), model, options.frames) for name in CLIPS]
     make_folder(options.output)

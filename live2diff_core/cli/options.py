@@ -20,7 +20,7 @@ from ..config import (
 from ..errors import ConfigError, WeightsMissingError
 from ..models.translator import TranslationModel
 from ..weights import model as weights
-from ..weights.budget import StreamSize, check, model_footprint
+from ..weights.budget import check, model_footprint, stream_size
 from ..weights.spec import LoraSpec, ModelSpec
 from ..weights.styles import find_style, missing
 
@@ -146,6 +146,15 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_overlap_option(parser: argparse.ArgumentParser) -> None:
+    """For those who need not have each picture before the next frame goes in."""
+    parser.add_argument(
+        "--overlap",
+        action="store_true",
+        help="a GPU encodes each frame while the network denoises the one before",
+    )
+
+
 def model_spec(options: argparse.Namespace) -> ModelSpec:
     """The parts that the options name; a style gives what they leave open. Raises ConfigError."""
     given = {
@@ -188,10 +197,7 @@ def check_memory(model: TranslationModel, config: StreamConfig) -> None:
     """
     model.check_size(config.width, config.height)
     loaded = replace(model_footprint(model), weights=0, adapters=0)
-    branches = 2 if config.guidance.mode == "full" else 1
-    steps = len(config.steps.indices)
-    stream = StreamSize(config.width, config.height, steps, branches, config.window, config.cache)
-    check(loaded, stream, model.device)
+    check(loaded, stream_size(config), model.device)
 
 
 def stream_config(
@@ -209,7 +215,7 @@ def stream_config(
         depth_range=options.depth_range,
         depth_every=options.depth_every,
         cache=options.cache,
-        runtime=RuntimeConfig(options.runtime, options.attention),
+        runtime=RuntimeConfig(options.runtime, options.attention, options.overlap),
     )
 
 

@@ -8,7 +8,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from ..config import RUNTIMES, RuntimeConfig
 from ..errors import ConfigError
+from ..stream.runtime import check_runtime
 from ..weights.budget import (
     AUTOENCODERS,
     Footprint,
@@ -47,6 +49,9 @@ def add_command(commands: Commands) -> None:
     parser.add_argument(
         "--cache", choices=("network", "float8"), default="network", help="float8 halves it or more"
     )
+    parser.add_argument(
+        "--runtime", choices=RUNTIMES, default="eager", help="how the networks are run"
+    )
     parser.add_argument("--vae", choices=AUTOENCODERS, help="autoencoder (default: taesd)")
     parser.add_argument(
         "--lora", action="append", default=[], metavar="FILE", help="a LoRA; repeatable"
@@ -62,7 +67,9 @@ def add_command(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the plan; 1 if it does not fit."""
     device = parse_device(options.device)
-    model, stream = _asked(options, parse_dtype(options.dtype, device))
+    dtype = parse_dtype(options.dtype, device)
+    check_runtime(RuntimeConfig(options.runtime), device, dtype)
+    model, stream = _asked(options, dtype)
     plan = make_plan(model, stream, device)
     if options.json:
         print(json.dumps(plan, indent=2))
@@ -86,7 +93,8 @@ def _asked(options: argparse.Namespace, dtype: torch.dtype) -> tuple[Footprint, 
     width, height = options.size or size
     count = len(steps.indices) if options.steps is None else options.steps
     branches = 2 if options.guidance == "full" else 1
-    return model, StreamSize(width, height, count, branches, cache=options.cache)
+    runtime = RuntimeConfig(options.runtime)
+    return model, StreamSize(width, height, count, branches, cache=options.cache, runtime=runtime)
 
 
 def _print(plan: dict[str, Any]) -> None:
@@ -94,6 +102,6 @@ def _print(plan: dict[str, Any]) -> None:
     table.add_column("memory")
     table.add_column("", justify="right")
     for label, count in figures(plan):
-        table.add_row(label, in_gb(count), end_section=label == PARTS["activations"])
+        table.add_row(label, in_gb(count), end_section=label == PARTS["runtime"])
     Console().print(table)
     print("\n".join(verdict(plan)))

@@ -68,7 +68,7 @@ def add_command(commands: Commands) -> None:
     )
     add_model_options(parser)
     add_stream_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, overlap=False)  # a live picture is waited for
 
 
 def run(options: argparse.Namespace) -> int:

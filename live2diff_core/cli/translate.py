@@ -14,6 +14,7 @@ from ..live.sink import VideoFileSink
 from ..live.source import VideoFile
 from ..models.text import blend
 from ..models.translator import TranslationModel
+from ..stream.overlap import landed
 from ..stream.session import Session
 from ..stream.timeline import EncodedTimeline, Travel, encode_timeline, parse_timeline
 from ..stream.translate import translate
@@ -21,6 +22,7 @@ from ..weights.styles import find_style
 from .options import (
     Commands,
     add_model_options,
+    add_overlap_option,
     add_stream_options,
     check_memory,
     load_model,
@@ -72,6 +74,7 @@ def add_command(commands: Commands) -> None:
     parser.add_argument("--no-audio", action="store_true", help="leave the sound out")
     add_model_options(parser)
     add_stream_options(parser)
+    add_overlap_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -110,7 +113,7 @@ def _translate(options: argparse.Namespace, source: VideoFile, result: Run) -> N
     )
     start = time.perf_counter()
     with sink, progress_bar(options.input.name, source.info.frames) as advance:
-        for frame in translate(result.session, source, before):
+        for frame in landed(translate(result.session, source, before)):
             sink.write(frame)
             result.frames_out += 1
             result.seconds = time.perf_counter() - start

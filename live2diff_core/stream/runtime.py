@@ -85,6 +85,11 @@ def check_runtime(
             f"runtime {config.mode} replays CUDA graphs and the model is on {device}: choose eager "
             "or compile"
         )
+    if config.overlap and device.type != "cuda":
+        raise ConfigError(
+            f"overlap gives a GPU of NVIDIA or AMD two queues and the model is on {device}: "
+            "choose a device that is one, or leave it out"
+        )
     if config.attention == "triton":
         ring_attention.require(device)
     if config.attention == "cpp":
@@ -276,8 +281,13 @@ def record_cuda(run: Callable[[], Tensor], device: torch.device) -> tuple[Graph,
     """
     graph: Any = torch.cuda.CUDAGraph()
     try:
-        # Other threads, with streams of their own, go on meanwhile.
-        with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        # Graphs that were recorded on one stream have one workspace of cuBLAS in common, and two of
+        # them may be replayed at a time. Other threads, with streams of their own, go on meanwhile.
+        stream = torch.cuda.Stream(device)
+        with (
+            torch.cuda.device(device),
+            torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+        ):
             result = run()
     except torch.OutOfMemoryError:
         raise

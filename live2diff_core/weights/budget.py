@@ -19,7 +19,7 @@ from torch import nn
 from transformers import CLIPTextModel
 
 from ..cache import FrameShape, cache_bytes, cache_dtype
-from ..config import MAX_STEPS, AttentionWindow, CacheKind
+from ..config import MAX_STEPS, AttentionWindow, CacheKind, RuntimeConfig, StreamConfig
 from ..errors import ConfigError, FrameSizeError, MemoryBudgetError
 from ..models.adapters import Adapter
 from ..models.autoencoder import Autoencoder, KLAutoencoder, TinyAutoencoder
@@ -52,23 +52,26 @@ class Budget:
 
     adapters: weights that LoRAs are merged into, beside the originals. cache: what the stream keeps
     from frame to frame; a change of its prompt needs that once more while it is made. activations:
-    most of what is alive at once besides, which is in the warm-up.
+    most of what is alive at once besides, which is in the warm-up. runtime: what CUDA graphs hold
+    on to, and weights that a compiler packs anew.
     """
 
     weights: int
     adapters: int
     cache: int
     activations: int
+    runtime: int = 0
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.adapters + self.cache + self.activations
+        return self.weights + self.adapters + self.cache + self.activations + self.runtime
 
     def __str__(self) -> str:
+        runtime = f", CUDA graphs and packed weights {in_gb(self.runtime)}" if self.runtime else ""
         return (
             f"{in_gb(self.total)} (weights {in_gb(self.weights)}, LoRAs {in_gb(self.adapters)}, "
-            f"cache {in_gb(self.cache)}, activations {in_gb(self.activations)})"
+            f"cache {in_gb(self.cache)}, activations {in_gb(self.activations)}{runtime})"
         )
 
 
@@ -82,6 +85,7 @@ class StreamSize:
     branches: int = 1
     window: AttentionWindow = field(default_factory=AttentionWindow)
     cache: CacheKind = "network"
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= MAX_STEPS or min(self.width, self.height) < 1:
@@ -96,7 +100,8 @@ class Footprint:
     """What a model's memory follows from. unet: may be on the meta device.
 
     weights, adapters: bytes. picture, depth: values that are alive in the autoencoder for each
-    pixel, and in the depth network.
+    pixel, and in the depth network. packed: bytes of the weights that a compiled step has in its
+    code (`stream.runtime.make_step`).
     """
 
     unet: StreamingUNet
@@ -106,6 +111,7 @@ class Footprint:
     adapters: int = 0
     depth: int = DEPTH
     factor: int = FACTOR
+    packed: int = 0
 
     @property
     def size_multiple(self) -> int:
@@ -185,7 +191,7 @@ def model_footprint(model: TranslationModel) -> Footprint:
     origin = model.origin or model
     parts = (origin.unet, origin.text_encoder, origin.autoencoder, origin.depth)
     modules = [part for part in parts if isinstance(part, nn.Module)]
-    weights = sum(parameter.nbytes for module in modules for parameter in module.parameters())
+    weights = sum(_bytes(module) for module in modules)
     adapters = [use.adapter for use in model.adapters]
     text = model.text_encoder.model if model.text_encoder else None
     return Footprint(
@@ -196,7 +202,12 @@ def model_footprint(model: TranslationModel) -> Footprint:
         adapters=merged_bytes(adapters, model.unet.spatial, text, model.dtype),
         depth=DEPTH if model.depth.relative else 0,
         factor=model.autoencoder.factor,
+        packed=_bytes(model.unet) if model.is_fixed and model.device.type == "cpu" else 0,
     )
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters())
 
 
 def merged_bytes(
@@ -223,6 +234,19 @@ def _sd15_networks() -> tuple[StreamingUNet, CLIPTextModel]:
         return StreamingUNet(spatial, MotionConfig()), empty_clip()
 
 
+def stream_size(config: StreamConfig) -> StreamSize:
+    """What the memory of a stream with these settings follows from."""
+    return StreamSize(
+        width=config.width,
+        height=config.height,
+        steps=len(config.steps.indices),
+        branches=2 if config.guidance.mode == "full" else 1,
+        window=config.window,
+        cache=config.cache,
+        runtime=config.runtime,
+    )
+
+
 # ---- how much
 
 
@@ -241,11 +265,15 @@ def estimate(model: Footprint, stream: StreamSize) -> Budget:
     kept = cache_bytes(shapes, rows, stream.window, cache_dtype(stream.cache, dtype))
     kept += stream.steps * frame.nbytes(2, dtype)
     kept += stream.window.sinks * frame.nbytes(1, dtype)  # the last inputs, to re-prime from
-    evaluated = max(stream.window.sinks, stream.steps) * stream.branches
-    network = NETWORK * evaluated * frame.pixels * first
+    row = NETWORK * frame.pixels * first
+    network = max(stream.window.sinks, stream.steps) * stream.branches * row
     picture = model.picture * stream.width * stream.height
     alive = max(network, picture, model.depth)
-    return Budget(model.weights, model.adapters, kept, alive * dtype.itemsize)
+    runtime = model.packed if stream.runtime.compiles else 0
+    if stream.runtime.records:  # each graph has memory of its own: step, encoding, depth, decoding
+        graphs = (rows * row, picture, max(picture, model.depth), picture)
+        runtime += sum(graphs) * dtype.itemsize
+    return Budget(model.weights, model.adapters, kept, alive * dtype.itemsize, runtime)
 
 
 def free_memory(device: torch.device) -> int:

@@ -20,6 +20,7 @@ PARTS = {
     "adapters": "weights that LoRAs are merged into",
     "cache": "cache",
     "activations": "activations",
+    "runtime": "CUDA graphs and packed weights",
     "total": "together",
 }
 

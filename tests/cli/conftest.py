@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from live2diff_core.cli import demo
 from live2diff_core.models.translator import TranslationModel
 from live2diff_core.weights import model
 from live2diff_core.weights.bundled import load_bundled, save_bundled
@@ -27,6 +26,5 @@ def tiny(saved_model: Path) -> Iterator[TranslationModel]:
     """Make the commands load a tiny model for the bundled one; gives that model."""
     load = partial(load_bundled, saved_model)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (model, demo):
-            patch.setattr(module, "load_bundled", load)
+        patch.setattr(model, "load_bundled", load)
         yield load()

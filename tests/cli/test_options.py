@@ -8,6 +8,7 @@ import torch
 
 from live2diff_core.cli.options import (
     add_model_options,
+    add_overlap_option,
     add_stream_options,
     load_model,
     model_spec,
@@ -31,6 +32,7 @@ def parsed(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_model_options(parser)
     add_stream_options(parser)
+    add_overlap_option(parser)
     parser.set_defaults(size=None)
     return parser.parse_args(arguments)
 

@@ -45,6 +45,7 @@ def test_the_figures_are_those_of_the_budget(capsys, give, vae):
         "adapters": 0,
         "cache": expected.cache,
         "activations": expected.activations,
+        "runtime": 0,
         "total": expected.total,
     }
     assert (facts["size"], facts["steps"], facts["dtype"]) == ("512x768", 2, "float16")
@@ -82,6 +83,18 @@ def test_the_bundled_model_is_planned_as_it_is(capsys):
     assert facts["size"] == f"{stream.width}x{stream.height}"
     assert facts["bytes"]["total"] == estimate(model_footprint(model), stream).total
     assert facts["fits"]
+
+
+def test_a_compiled_step_of_the_bundled_model_packs_its_network(capsys):
+    plain = planned(capsys, "--model", "bundled")["bytes"]
+    packed = planned(capsys, "--model", "bundled", "--runtime", "compile")["bytes"]
+    network = sum(parameter.nbytes for parameter in load_bundled().unet.parameters())
+    assert packed == plain | {"runtime": network, "total": plain["total"] + network}
+
+
+def test_a_runtime_that_the_device_lacks_is_refused():
+    with pytest.raises(ConfigError, match="replays CUDA graphs and the model is on cpu"):
+        run("--runtime", "graph")
 
 
 def test_what_does_not_fit_says_what_would(capsys, give):

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import DPTConfig, DPTForDepthEstimation
 
 from benchmarks.activations import SD_VAE, network_bytes, picture_bytes
-from live2diff_core.config import AttentionWindow, Guidance
+from live2diff_core.config import AttentionWindow, Guidance, RuntimeConfig
 from live2diff_core.errors import ConfigError, FrameSizeError, MemoryBudgetError
 from live2diff_core.models.adapters import Adapter, AdapterUse, LowRank
 from live2diff_core.models.translator import TranslationModel
@@ -34,6 +34,7 @@ from live2diff_core.weights.budget import (
     largest_steps,
     model_footprint,
     sd15_footprint,
+    stream_size,
 )
 from live2diff_core.weights.depth import MIDAS_HYBRID
 from live2diff_core.weights.model import load_model
@@ -232,6 +233,39 @@ def test_the_error_says_what_is_needed_what_is_free_and_what_would_fit(monkeypat
         "6.11 GB, activations 0.59 GB) and cpu has 8.00 GB free: 384x384 with 4 steps or 512x512 "
         "with 2 steps would fit"
     )
+
+
+def test_each_cuda_graph_keeps_what_is_alive_in_it():
+    model, graph = sd15_half(), RuntimeConfig("graph")
+    stream = StreamSize(512, 512, 8, runtime=graph)  # as many rows as a warm-up has frames
+    plain, network = replace(stream, runtime=RuntimeConfig()), replace(model, picture=0, depth=0)
+    step = estimate(network, plain).activations
+    assert estimate(network, stream).runtime == step
+    picture = 2 * model.picture * 512 * 512
+    assert estimate(model, stream).runtime == step + 2 * picture + max(picture, 2 * model.depth)
+    assert estimate(model, plain).runtime == 0
+    assert "CUDA graphs and packed weights 0.90 GB" in str(estimate(model, stream))
+
+
+def test_weights_that_a_compiled_step_packs_are_counted():
+    fixed = replace(tiny_model(), is_fixed=True)
+    stream = StreamSize(WIDTH, HEIGHT, 2, runtime=RuntimeConfig("compile"))
+    assert estimate(model_footprint(fixed), stream).runtime == sum(stored(fixed.unet).values())
+    assert estimate(model_footprint(tiny_model()), stream).runtime == 0
+
+
+def test_a_stream_is_measured_by_its_settings():
+    compiled = RuntimeConfig("compile")
+    config = stream_config(
+        3,
+        guidance=Guidance("full", 2.0),
+        window=AttentionWindow(2, 3),
+        cache="float8",
+        runtime=compiled,
+    )
+    expected = StreamSize(WIDTH, HEIGHT, 3, 2, AttentionWindow(2, 3), "float8", compiled)
+    assert stream_size(config) == expected
+    assert stream_size(stream_config(1, guidance=Guidance("self"))).branches == 1
 
 
 def test_the_error_says_when_nothing_would_fit(monkeypatch):

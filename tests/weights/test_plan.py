@@ -49,6 +49,7 @@ def test_the_report_says_all_in_plain_lines():
         "weights that LoRAs are merged into: 0.00 GB",
         "cache: 6.11 GB",
         "activations: 0.59 GB",
+        "CUDA graphs and packed weights: 0.00 GB",
         "together: 9.75 GB",
         "free: 9.05 GB",
         "does not fit",

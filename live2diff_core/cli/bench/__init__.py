@@ -19,6 +19,7 @@ from ..options import (
     DTYPES,
     Commands,
     add_model_options,
+    add_overlap_option,
     add_stream_options,
     check_memory,
     parse_device,
@@ -50,6 +51,7 @@ def add_command(commands: Commands) -> None:
     )
     add_model_options(parser)
     add_stream_options(parser)
+    add_overlap_option(parser)
     _add_varied(parser)
     parser.add_argument("--frames", type=int, default=60, help="measured frames (default: 60)")
     parser.add_argument(
@@ -176,6 +178,7 @@ def described(job: Job) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "runtime": config.runtime.mode,
         "attention": config.runtime.attention,
+        "overlap": config.runtime.overlap,
         "cache": config.cache,
         "depth_every": config.depth_every,
     }

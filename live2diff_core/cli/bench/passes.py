@@ -9,6 +9,7 @@ from ...errors import ConfigError
 from ...frames import Frame
 from ...live.sink import VideoFileSink
 from ...live.source import VideoFile
+from ...stream.overlap import Landing
 from ...stream.session import Session
 from ...stream.spec import Percentiles, SessionStats, Stopwatch
 from ..progress import Advance
@@ -128,13 +129,15 @@ def _push_all(
     session: Session, coming: Iterator[Frame], sink: VideoFileSink, watch: Stopwatch
 ) -> Iterator[float]:
     """Seconds of each frame: reading it, translating one, writing one."""
+    landing = Landing()
     while True:
         begun = watch.clock()
         with watch.measure(READ):
             frame = next(coming, None)
         if frame is None:
+            _write(landing.rest(), sink, watch)
             return
-        _write(session.push([frame]), sink, watch)
+        _write(landing.take(session.push([frame])), sink, watch)
         yield watch.clock() - begun
 
 
