@@ -22,7 +22,9 @@ class Frame:
 def to_unit_range(rgb: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Bring pixels to a device as floating point in [0, 1]; uint8 travels as uint8."""
     if device.type == "cuda" and rgb.device.type == "cpu":
-        moved = rgb.pin_memory().to(device, non_blocking=True)  # does not wait for what runs there
+        # A copy of its own, whatever lies behind the pixels; it waits for nothing that runs there.
+        pinned = torch.empty(rgb.shape, dtype=rgb.dtype, pin_memory=True).copy_(rgb)
+        moved = pinned.to(device, non_blocking=True)
     else:
         moved = rgb.to(device)
     if moved.dtype == torch.uint8:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..live2diff_core.errors import ConfigError, MemoryBudgetError, SinkError
-from ..live2diff_core.frames import to_bytes
+from ..live2diff_core.frames import to_bytes, to_unit_range
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ class Progress:
             self._bar = ProgressBar(self.total, node_id)
 
     def step(self, rgb: Tensor | None = None, count: int = 1) -> None:
-        """Count what is done. rgb: (3, h, w) in [0, 1], shown as the preview."""
+        """Count what is done. rgb: (3, h, w), as a `Frame` has it, shown as the preview."""
         check_interrupt()
         self.done += count
         self.total = max(self.total, self.done)
@@ -187,7 +187,8 @@ class Progress:
         self._shown = time.monotonic()
         scale = PREVIEW_SIDE / max(rgb.shape[1:])
         if scale < 1:
-            rgb = functional.interpolate(rgb[None], scale_factor=scale, mode="area")[0]
+            unit = to_unit_range(rgb, rgb.device, torch.float32)
+            rgb = functional.interpolate(unit[None], scale_factor=scale, mode="area")[0]
         picture = Image.fromarray(to_bytes(rgb).permute(1, 2, 0).cpu().numpy())
         return "JPEG", picture, max(picture.size)  # as it is: ComfyUI would enlarge it
 

@@ -169,4 +169,7 @@ def _smoother(length: int, sigma: float, device: torch.device, dtype: torch.dtyp
     weights = (weights / weights.sum()).to(dtype)
     sources = (torch.arange(length, device=device)[:, None] + offset).clamp(0, length - 1)
     empty = weights.new_zeros(length, length)
-    return empty.scatter_add(1, sources, weights.expand(length, -1))
+    smoother = empty.scatter_add(1, sources, weights.expand(length, -1))
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()  # other queues read it, too
+    return smoother

@@ -9,6 +9,7 @@ import torch
 from ..config import RuntimeConfig
 from ..errors import Live2DiffError
 from ..frames import Frame, to_bytes
+from .cuda_graph import recording_stream
 from .pipeline import NetworkInput
 
 
@@ -30,13 +31,15 @@ class CallersLane:
 class CudaLane:
     """A queue of its own on a CUDA device, which does not wait for what the caller's has to do.
 
-    The caller's queue waits for the result, not the caller. Weights must stay where they are while
-    a stream runs.
+    The caller's queue waits for the result, not the caller. What is there when it is made can be
+    read on it; weights must stay where they are from then on.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._stream = device, torch.cuda.Stream(device)
-        self._stream.wait_stream(self._callers)  # weights, and what the stream begins with
+        if self._stream == recording_stream(device):  # PyTorch has 32, and begins anew
+            self._stream = torch.cuda.Stream(device)
+        self._stream.wait_stream(self._callers)
 
     @property
     def _callers(self) -> torch.cuda.Stream:
@@ -47,9 +50,11 @@ class CudaLane:
         if frame.rgb.is_cuda:
             self._stream.wait_stream(self._callers)
             frame.rgb.record_stream(self._stream)
-        with torch.cuda.stream(self._stream):
-            entry = encode(frame)
-        self._callers.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                entry = encode(frame)
+        finally:  # what it works on may be freed when this has failed
+            self._callers.wait_stream(self._stream)
         for tensor in (entry.latent, entry.depth):  # not to be freed before it was used
             tensor.record_stream(self._callers)
         return entry

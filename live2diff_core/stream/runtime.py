@@ -10,7 +10,7 @@ from functools import cache
 from itertools import chain
 from threading import Lock
 from types import FunctionType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary, ref
 
 import torch
@@ -21,19 +21,13 @@ from ..errors import ConfigError
 from ..models import ring_attention, ring_cpp
 from ..models.unet import StreamingUNet
 from ..schedule import Schedule
+from .cuda_graph import Graph, record_cuda
 from .denoise import Conditioning, NewFrame, StreamState, step
 
 Call: TypeAlias = Callable[..., Tensor]
 Step: TypeAlias = Callable[[StreamingUNet, StreamState, Schedule, Conditioning, NewFrame], Tensor]
 Given: TypeAlias = tuple[object, ...]
 Inputs: TypeAlias = Tensor | NewFrame
-
-
-class Graph(Protocol):
-    """A recorded sequence of kernels."""
-
-    def replay(self) -> None:
-        """Run it again on the same memory."""
 
 
 # Of PyTorch's compiler: weights become constants, and products of one input are made as one.
@@ -273,30 +267,6 @@ class _Replayed:
             own.copy_(new)
         self.graph.replay()
         return self.result.clone()
-
-
-def record_cuda(run: Callable[[], Tensor], device: torch.device) -> tuple[Graph, Tensor]:
-    """Record on a CUDA device; nothing is computed until the replay. Raises ConfigError for what
-    cannot be recorded.
-    """
-    graph: Any = torch.cuda.CUDAGraph()
-    try:
-        # Graphs that were recorded on one stream have one workspace of cuBLAS in common, and two of
-        # them may be replayed at a time. Other threads, with streams of their own, go on meanwhile.
-        stream = torch.cuda.Stream(device)
-        with (
-            torch.cuda.device(device),
-            torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
-        ):
-            result = run()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        raise ConfigError(
-            "this network cannot be recorded as a CUDA graph here, choose runtime eager or "
-            f"compile: {error}"
-        ) from error
-    return graph, result
 
 
 def _parts(inputs: Inputs) -> list[Tensor]:

@@ -15,7 +15,7 @@ from ..memory import give_back
 from ..models.translator import TranslationModel
 from .codec import Codec
 from .fit import fit_frame
-from .overlap import make_lane
+from .overlap import CallersLane, Lane, make_lane
 from .pipeline import InFlight, NetworkInput, Pipeline, begin_pipeline
 from .plan import Plan, make_plan
 from .spec import Clock, SessionSpec, SessionStats, Stopwatch
@@ -57,7 +57,7 @@ class Session:
         self._in_flight: deque[InFlight] = deque()
         self._ready: list[Frame] = []
         self._codec = Codec(self.model, self.config)
-        self._lane = make_lane(self.config.runtime, self.model.device)
+        self._lane: Lane = CallersLane()
         self._depth: Tensor | None = None  # of the last frame whose depth was estimated
         self._watch = Stopwatch(self._clock)
         self._seen = self._frames_in = self._frames_out = self._reprimes = 0
@@ -134,6 +134,7 @@ class Session:
             raise ConfigError(f"a warm-up takes 1 to {wanted} frames, got {len(frames)}")
         if len(frames) < wanted:
             logger.warning(PADDED, wanted, len(frames))
+        self._lane = make_lane(self.config.runtime, self.model.device)
         inputs = [self._lane.run(self._encode, frame) for frame in frames]
         self._history.extend(inputs + inputs[-1:] * (wanted - len(frames)))
         self._pipeline, trail = self._prime(self._plan)

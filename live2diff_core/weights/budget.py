@@ -38,6 +38,8 @@ from .text import empty_clip
 NETWORK = 28  # in the UNet, for each row and value of its first feature map
 DEPTH = 46_000_000  # in DPT-hybrid, which sees every frame at 384x384
 
+WORKSPACE = 2**25  # bytes of each CUDA graph that are cuBLAS's: as on Hopper, elsewhere fewer
+
 FACTOR = 8  # pixels of a latent's side, of every autoencoder for Stable Diffusion
 # Parameters besides UNet and text model, for models whose files are not here yet.
 PARAMETERS = {"taesd": 2_445_063, "sd": 83_653_863, "dpt_hybrid": 122_377_985}
@@ -272,7 +274,7 @@ def estimate(model: Footprint, stream: StreamSize) -> Budget:
     runtime = model.packed if stream.runtime.compiles else 0
     if stream.runtime.records:  # each graph has memory of its own: step, encoding, depth, decoding
         graphs = (rows * row, picture, max(picture, model.depth), picture)
-        runtime += sum(graphs) * dtype.itemsize
+        runtime += sum(graphs) * dtype.itemsize + len(graphs) * WORKSPACE
     return Budget(model.weights, model.adapters, kept, alive * dtype.itemsize, runtime)
 
 

@@ -84,6 +84,20 @@ def test_a_timeline_in_seconds_is_followed(example) -> None:
     assert change[-1] > 10
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+def test_a_preview_is_made_small_whatever_the_pixels_are(monkeypatch, dtype) -> None:
+    host, shown = pack_module("nodes.host"), []
+    progress = host.Progress(1, None)
+    bar = SimpleNamespace(update_absolute=lambda done, total, preview: shown.append(preview))
+    monkeypatch.setattr(progress, "_bar", bar)
+    rgb = torch.zeros(3, 300, 600, dtype=dtype)
+    rgb[0] = 255 if dtype == torch.uint8 else 1.0
+    progress.step(rgb)
+    ((kind, picture, side),) = shown
+    assert (kind, side, picture.size) == ("JPEG", 384, (384, 192))
+    assert picture.getpixel((200, 100)) == (255, 0, 0)
+
+
 def test_nothing_is_left_of_a_run_that_breaks_off(example, temporary, monkeypatch) -> None:
     class Interrupt(BaseException):
         pass

@@ -11,9 +11,10 @@ import torch
 from live2diff_core.config import RuntimeConfig, RuntimeMode
 from live2diff_core.errors import ConfigError, SourceError
 from live2diff_core.frames import Frame, to_bytes, to_unit_range
+from live2diff_core.models.depth import StructureMap
 from live2diff_core.stream import overlap, session
 from live2diff_core.stream.overlap import CudaLane, Landing, landed
-from live2diff_core.stream.pipeline import NetworkInput
+from live2diff_core.stream.pipeline import NetworkInput, Pipeline
 from live2diff_core.stream.session import Session
 from live2diff_core.stream.translate import translate
 from live2diff_core.weights.bundled import assemble
@@ -64,6 +65,7 @@ class Gpu:
 
     def __init__(self) -> None:
         self.caller = self.current = Queue("caller")
+        self.recorder = Queue("recorder")
         self.made: list[Queue] = []
         self.caller.work()
 
@@ -77,14 +79,17 @@ class Gpu:
     @contextmanager
     def stream(self, queue: Queue) -> Iterator[None]:
         before, self.current = self.current, queue
-        yield
-        self.current = before
+        try:
+            yield
+        finally:
+            self.current = before
 
 
 @pytest.fixture
 def gpu(monkeypatch) -> Gpu:
     made = Gpu()
     monkeypatch.setattr(overlap, "torch", SimpleNamespace(cuda=made, device=torch.device))
+    monkeypatch.setattr(overlap, "recording_stream", lambda _: made.recorder)
     return made
 
 
@@ -122,6 +127,28 @@ def test_pixels_that_are_on_the_device_are_waited_for_and_held(gpu) -> None:
     lane.run(encoder(gpu, NetworkInput(Pixels(), Pixels()), []), frame)
     assert gpu.made[0].known["caller"] == made
     assert frame.rgb.held == ["lane 0"]
+
+
+def test_what_fails_on_the_lane_is_waited_for(gpu) -> None:
+    lane = CudaLane(DEVICE)
+
+    def fail(_: Frame) -> NetworkInput:
+        gpu.current.work()
+        raise ConfigError("too wide")
+
+    with pytest.raises(ConfigError, match="too wide"):
+        lane.run(fail, Frame(Pixels(is_cuda=False), 0, 0.0))
+    assert gpu.caller.known["lane 0"] == 1
+    assert gpu.current is gpu.caller
+
+
+def test_the_lane_is_not_the_one_that_graphs_are_recorded_on(gpu, monkeypatch) -> None:
+    another = Queue("another")
+    pool = iter([gpu.recorder, another])
+    monkeypatch.setattr(gpu, "Stream", lambda _: next(pool))
+    lane = CudaLane(DEVICE)
+    assert lane._stream is another
+    assert another.known["caller"] == 1
 
 
 class Handing:
@@ -217,29 +244,76 @@ def test_pictures_on_the_host_come_at_once_as_bytes() -> None:
 # ---- on a GPU
 
 
-@needs_gpu
-@pytest.mark.parametrize("mode", ["eager", "graph"])
-def test_a_stream_on_two_queues_is_the_same(mode: RuntimeMode) -> None:
+LONG = 50_000_000  # of the device's clock: some 30 ms
+
+
+class SlowLane(CudaLane):
+    """A lane whose results would be late for who does not wait for them."""
+
+    def run(self, encode: Callable[[Frame], NetworkInput], frame: Frame) -> NetworkInput:
+        def late(frame: Frame) -> NetworkInput:
+            torch.cuda._sleep(LONG)
+            return encode(frame)
+
+        return super().run(late, frame)
+
+
+def play(mode: RuntimeMode, two: bool, on_device: bool) -> list[Frame]:
+    """A stream with depth in relative units, of frames that are overwritten when they are pushed,
+    changed often enough for PyTorch to begin anew with its streams.
+    """
     parts = make_parts(tiny_config())
     parts.modules().to(DEVICE)
     model = assemble(parts, tiny_config())
-    frames = make_frames(60)
-    plain, crossed = (
-        list(landed(translate(opened, frames)))
-        for opened in (
-            Session(model, stream_config(runtime=RuntimeConfig(mode, overlap=two)), "ink")
-            for two in (False, True)
-        )
-    )
-    assert same(crossed, plain)
+    config = stream_config(runtime=RuntimeConfig(mode, overlap=two), depth_every=2)
+    landing, shown = Landing(), list[Frame]()
+    with Session(model, config, "ink") as opened:
+        opened.warmup(FRAMES[:8])
+        for frame in make_frames(80, first=8):
+            rgb = frame.rgb.to(DEVICE) if on_device else frame.rgb.clone()
+            shown += landing.take(opened.push([Frame(rgb, frame.index, frame.timestamp)]))
+            rgb.zero_()
+            if frame.index % 2:
+                opened.reprime()
+        shown += landing.take(opened.flush())
+    return shown + landing.rest()
 
 
 @needs_gpu
-def test_pixels_travel_through_pinned_memory_and_come_back() -> None:
-    frame = FRAMES[0]
-    there = to_unit_range(to_bytes(frame.rgb), DEVICE, torch.float32)
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("slow", ["lane", "network"])
+def test_a_stream_on_two_queues_is_the_same(monkeypatch, mode, on_device, slow) -> None:
+    monkeypatch.setattr(StructureMap, "relative", True)
+    plain = play(mode, False, on_device)
+    if slow == "lane":
+        monkeypatch.setattr(session, "make_lane", lambda _, device: SlowLane(device))
+    else:
+        step = Pipeline.step
+
+        def late(pipeline: Pipeline, entry: NetworkInput) -> torch.Tensor | None:
+            torch.cuda._sleep(LONG)
+            return step(pipeline, entry)
+
+        monkeypatch.setattr(Pipeline, "step", late)
+    assert same(play(mode, True, on_device), plain)
+
+
+@needs_gpu
+@pytest.mark.parametrize("lie", ["alone", "expanded", "cut", "turned"])
+def test_pixels_travel_as_bytes_and_come_back(lie: str) -> None:
+    rgb = to_bytes(make_frames(1, 1024, 1024)[0].rgb)
+    if lie == "expanded":
+        rgb = rgb[:1].expand(3, -1, -1)
+    elif lie == "cut":
+        rgb = torch.cat([rgb, rgb])[1:4]
+    elif lie == "turned":
+        rgb = rgb.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    there = to_unit_range(rgb, DEVICE, torch.float32)
+    torch.cuda._sleep(LONG)
     landing = Landing()
     assert landing.take([Frame(there, 0, 0.0)]) == []
+    assert not landing._coming[0].done.query()
     (back,) = landing.rest()
     assert back.rgb.is_pinned()
-    assert torch.equal(back.rgb, to_bytes(frame.rgb))
+    assert torch.equal(back.rgb, rgb)

@@ -13,22 +13,24 @@ HIGH_WATER = "VmHWM:"
 class PeakMemory:
     """Peak since it was made, in bytes.
 
-    kind: "allocated" of an accelerator by torch; "resident peak" of this process on Linux;
-    "resident", what it has now, where a system keeps no peak that can be reset.
+    kind: "reserved" of an accelerator by torch, with what CUDA graphs hold on to; "resident peak"
+    of this process on Linux; "resident", what it has now, where a system keeps no peak that can be
+    reset.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         if device.type != "cpu":
-            self.kind = "allocated"
+            self.kind = "reserved"
+            torch.accelerator.empty_cache()
             torch.accelerator.reset_peak_memory_stats(device)
         else:
             self.kind = "resident peak" if _forget_peak() else "resident"
 
     def read(self) -> int:
         """Bytes."""
-        if self.kind == "allocated":
-            return int(torch.accelerator.max_memory_allocated(self._device))
+        if self.kind == "reserved":
+            return int(torch.accelerator.max_memory_reserved(self._device))
         if self.kind == "resident":
             return int(psutil.Process().memory_info().rss)
         lines = STATUS.read_text(encoding="utf-8").splitlines()
