@@ -15,6 +15,7 @@ from live2diff_core.models import ring_attention as module
 from live2diff_core.models.ring_attention import require, ring_attention
 from live2diff_core.models.temporal import attend
 
+BYTES = {"u8": 1, "fp16": 2, "bf16": 2, "fp32": 4}
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Frame = tuple[Tensor, Tensor, Tensor]
 Lie = Literal["alone", "fused", "cut", "heads first"]
@@ -211,8 +212,12 @@ def check_operator(case: Case) -> None:
     )
 
 
-def compiled_for(capability: int, channels: int, cache: str, native: bool) -> str:
-    """Assembly of the kernel for a GPU of NVIDIA that need not be here, in the default window."""
+def compiled_for(
+    gpu: int | str, channels: int, dtype: str, cache: str, native: bool = False
+) -> dict[str, str]:
+    """The kernel in the default window for a GPU that need not be here, in all its stages. gpu: the
+    capability of one of NVIDIA, the architecture of one of AMD.
+    """
     from triton import compile as compile_kernel
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -226,11 +231,11 @@ def compiled_for(capability: int, channels: int, cache: str, native: bool) -> st
         "sinks": window.sinks,
         "ring": window.ring,
         "native": native,
-        **blocks(channels, window, 1 if cache == "u8" else 2),
+        **blocks(channels, window, BYTES[cache]),
     }
     types = {"keys": f"*{cache}", "values": f"*{cache}", "ages": "*i64", "scale": "fp32"}
-    types |= dict.fromkeys(("query", "new_key", "new_value", "out"), "*fp16")
-    types |= dict.fromkeys(("key_table", "value_table"), "*fp16")
+    types |= dict.fromkeys(("query", "new_key", "new_value", "out"), f"*{dtype}")
+    types |= dict.fromkeys(("key_table", "value_table"), f"*{dtype}")
     types |= dict.fromkeys(constants, "constexpr")
     signature = {name: types.get(name, "i32") for name in ring_step.arg_names}
     # As at a launch: addresses and strides of these widths are multiples of 16.
@@ -240,8 +245,12 @@ def compiled_for(capability: int, channels: int, cache: str, native: bool) -> st
         if type_.startswith("*") or type_ == "i32"
     }
     source = ASTSource(ring_step, signature, constants, aligned)
-    target = GPUTarget("cuda", capability, 32)
-    return compile_kernel(source, target=target, options={"num_warps": 1}).asm["ptx"]
+    if isinstance(gpu, int):
+        target = GPUTarget("cuda", gpu, 32)
+    else:
+        target = GPUTarget("hip", gpu, 64 if gpu.startswith("gfx9") else 32)
+    stages: dict[str, str] = compile_kernel(source, target=target, options={"num_warps": 1}).asm
+    return stages
 
 
 def check_captured(replays: int) -> None:

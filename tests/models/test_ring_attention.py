@@ -131,12 +131,26 @@ def test_it_compiles_for_gpus_with_loads_of_whole_vectors(
 ):
     pytest.importorskip("triton", reason="Triton is not installed")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    assembly = ring.compiled_for(capability, channels, cache, native=capability >= 89)
+    stages = ring.compiled_for(capability, channels, "fp16", cache, native=capability >= 89)
+    assembly = stages["ptx"]
     loads = re.findall(r"ld\.global\.L1::evict_first\S*\.v(\d)\.b32", assembly)
     every = re.findall(r"ld\.global\.L1::evict_first", assembly)
     assert len(loads) == len(every) > 0
     # 40 bytes are no multiple of 16.
     assert set(loads) == {"2" if (cache, channels) == ("u8", 40) else "4"}
+
+
+@pytest.mark.parametrize("gpu", [70, 75, 86, 89, 120, "gfx90a", "gfx942", "gfx1100"])
+@pytest.mark.parametrize(
+    ("dtype", "cache"), [("fp16", "fp16"), ("bf16", "u8"), ("fp32", "fp32"), ("fp32", "u8")]
+)
+def test_it_compiles_to_machine_code_of_all_kinds(monkeypatch, tmp_path, gpu, dtype, cache):
+    """From Volta to Blackwell, CDNA and RDNA."""
+    pytest.importorskip("triton", reason="Triton is not installed")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    native = isinstance(gpu, int) and gpu >= 89
+    stages = ring.compiled_for(gpu, 40, dtype, cache, native)
+    assert len(stages["cubin" if isinstance(gpu, int) else "hsaco"]) > 1000
 
 
 def tensors() -> dict[str, torch.Tensor]:
