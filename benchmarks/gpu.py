@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LIVE2DIFF = (str(Path(sys.executable).with_name("live2diff")),)
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-TESTS = ("models/test_ring_attention.py", "stream/test_overlap.py")
+TESTS = ("models/test_ring_attention.py", "stream/test_cuda_graph.py", "stream/test_overlap.py")
 RUNTIMES = ("eager", "graph", "compile", "compile-graph")
 # Largest error of the recorded streams that passes: twice what the page's table has, and what is
 # usual for float32 without TF32.
