@@ -42,6 +42,7 @@ from tests.tiny import tiny_model  # noqa: E402
 ALLOWED_GROWTH = 0.01
 ALLOWED_FRAME_TIMES = 3.0
 CALIBRATION_SECONDS = 10.0
+ENDING_SECONDS = 1.0  # until the system has ended threads that Python has: those of OpenMP's teams
 CALIBRATION_RATE = 500
 PICTURES = 48  # of the pattern, shown over and over
 # Shares of a run whose memory is compared: caches and pools are filled before the first one.
@@ -206,12 +207,14 @@ def soak(options: argparse.Namespace, subject: Subject) -> dict[str, object]:
     """Memory, threads and descriptors over time."""
     fastest = calibrate(subject)
     process = psutil.Process()
+    time.sleep(ENDING_SECONDS)
     idle = sample(process, time.monotonic(), 0)
 
     def done(seconds: float, frames: int) -> float:
         return frames / options.frames if options.frames else seconds / 60 / options.minutes
 
     live, samples = run(subject, 1.5 * fastest, done, options.interval, change=True)
+    time.sleep(ENDING_SECONDS)
     after = sample(process, time.monotonic(), live.frames_out)
     for s in samples[:: max(1, len(samples) // 20)]:
         print(

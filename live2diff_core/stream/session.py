@@ -185,6 +185,8 @@ class Session:
             self._transition = None  # the re-prime after a flush is all that is left to do
         while self._in_flight:
             self._drain()
+        if self._pipeline is not None and self._transition is None:
+            self._pipeline.drained |= self._pipeline.plan is not self._plan
         return self._take_ready()
 
     def _take_ready(self) -> list[Frame]:
@@ -216,13 +218,19 @@ class Session:
     def _advance(self, transition: Transition, entry: NetworkInput) -> None:
         """The frame's part of a begun update. What raises here ends the update, not the stream."""
         assert self._pipeline is not None
+        asked = self._plan
         self._transition, self._plan = None, self._pipeline.plan
         with self._watch.measure("transition"):
             x0 = transition.advance(entry)
         transition.waiting += [] if x0 is None else [self._decode(x0)]
-        self._transition, self._plan = transition, transition.pipeline.plan
-        if transition.holds_all(self.in_flight):
-            self._take_over(transition.pipeline, transition.waiting)
+        if not transition.holds_all(self.in_flight):
+            self._transition, self._plan = transition, asked
+            return
+        self._take_over(transition.pipeline, transition.waiting)
+        self._plan = transition.pipeline.plan
+        if asked is not self._plan:  # more was asked for meanwhile
+            self._transition = Transition(*begin_pipeline(asked, self._history))
+            self._plan = asked
 
     def _land(self, x0: Tensor | None) -> None:
         """The oldest frame in flight is finished, if the last row held one."""
@@ -282,18 +290,24 @@ class Session:
         The last real inputs are warmed up on a second cache, one network call with each of the next
         N frames (N: the new number of steps); frames after them go into both caches, until those
         before them have come out. Returns the index of the first frame of the change, where frames
-        are numbered without gaps; those before it stay as they were. Another begin_update starts
-        this work again with both changes; update, reprime and a flush of frames in flight make the
-        change at once; reset and close drop what is in flight, as always.
+        are numbered without gaps; those before it stay as they were. Another begin_update waits
+        for that and then begins with all that was asked for meanwhile, so that a value which
+        changes with every frame is seen to change. update, reprime and a flush of frames in flight
+        make all changes at once; reset and close drop what is in flight, as always.
         """
         self._check_open()
         plan = Change(prompt, strength, steps, seed, guidance, model).applied_to(self._plan)
         if self._pipeline is None or self._pipeline.drained:  # all is re-primed before a next frame
             self._plan = plan
             return self.next_index
-        self._transition = Transition(*begin_pipeline(plan, self._history))
+        ahead = 0
+        if self._transition is None or not self._transition.begun:
+            self._transition = Transition(*begin_pipeline(plan, self._history))
+        else:
+            most = self._pipeline.plan.schedule.steps - 1
+            ahead = self._transition.frames_left(self.in_flight, most)
         self._plan = plan
-        return self.next_index + plan.schedule.steps
+        return self.next_index + ahead + plan.schedule.steps
 
     def steer(self, prompt: str | Tensor) -> None:
         """Change the prompt from the next frame on and keep what the cache holds.
@@ -310,7 +324,8 @@ class Session:
             whole = running.plan is self._plan
             running.plan = plan if whole else steered(running.plan, prompt)
         if self._transition is not None:
-            self._transition.pipeline.plan = plan
+            coming = self._transition.pipeline
+            coming.plan = plan if coming.plan is self._plan else steered(coming.plan, prompt)
         self._plan = plan
 
     def reprime(self) -> None:
@@ -361,12 +376,13 @@ class Session:
         latest = len(self._history) - len(self._in_flight)
         pipeline.seat(list(self._history)[latest:], trail)
         self._take_over(pipeline)
+        self._plan = plan
         return first
 
     def _take_over(self, pipeline: Pipeline, finished: Sequence[Tensor] = ()) -> None:
         for rgb in finished:
             self._emit(rgb)
-        self._plan, self._pipeline, self._transition = pipeline.plan, pipeline, None
+        self._pipeline, self._transition = pipeline, None
         self._reprimes += 1
 
     def _prime(self, plan: Plan) -> tuple[Pipeline, Tensor]:

@@ -96,6 +96,23 @@ class Transition:
         return None
 
     @property
+    def begun(self) -> bool:
+        """Whether there is work that would be done again."""
+        return len(self.prefilling.trail) > 1
+
+    def frames_left(self, in_flight: int, most: int) -> int:
+        """Frames that it still takes, where so many are in flight in the former pipeline now, and
+        at most `most` after any frame.
+        """
+        calls = self.pipeline.calls
+        steps = self.pipeline.plan.schedule.steps
+        prefill = steps + 1 - len(self.prefilling.trail)
+        frames = max(1, prefill)
+        while min(in_flight + frames, most) > calls + frames - prefill:
+            frames += 1
+        return frames
+
+    @property
     def primed(self) -> bool:
         """Whether frames go into both pipelines."""
         return self.prefilling.done

@@ -270,15 +270,58 @@ def test_a_stream_goes_on_under_the_new_plan_after_a_flush(pushed):
 
 
 @pytest.mark.parametrize("pushed", PUSHED)
-def test_another_change_starts_again_and_keeps_what_the_first_asked_for(pushed):
+def test_another_change_follows_the_first_and_keeps_what_it_asked_for(pushed):
     session, out = begun(pushed)
-    assert session.begin_update(seed=5) == HALF + pushed + 3
+    waits = 0 < pushed < 5  # before any work was done it begins anew, after it there is no other
+    again = HALF + (5 if waits else pushed)
+    first = again + 3
+    assert session.begin_update(seed=5) == first
     out += finish(session, HALF + pushed)
-    first = HALF + pushed + 3
-    assert same(out[first:], fresh(session, HALF + pushed, first, "neon"))
+    assert same(out[first:], fresh(session, again, first, "neon"))
     assert session.config.seed == 5
-    if pushed < 5:  # the first change never showed
-        assert same(out[:first], undisturbed(config(3))[:first])
+    if waits:
+        assert same(out[:first], through()[:first])
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("to", [2, 4])
+def test_a_value_that_changes_with_every_frame_is_seen_to_change(steps, to):
+    session, _ = halfway(config(steps))
+    shown = []
+    for seed, frame in enumerate(make_frames(30, first=HALF), start=1):
+        first = session.begin_update(seed=seed, steps=steps_of(to))
+        assert first > frame.index
+        session.push([frame])
+        shown.append(session._pipeline.plan.config.seed)
+    assert len(set(shown)) >= 30 // (2 * max(steps, to)) - 1
+    assert session._plan.config.seed == 30
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("pushed", [1, 2, 4])
+@pytest.mark.parametrize("flushed", [False, True])
+def test_what_was_asked_for_last_shows_in_the_end(steps, pushed, flushed):
+    session, _ = halfway(config(steps))
+    session.begin_update(prompt="neon")
+    session.push(FRAMES[HALF : HALF + pushed])
+    first = session.begin_update(seed=5)
+    session.push(FRAMES[HALF + pushed : HALF + pushed + 1])
+    begun = HALF + pushed + 1
+    if flushed:
+        session.flush()
+    if flushed and steps > 1:  # with one step nothing is in flight, and nothing ends with a flush
+        first = begun
+    else:
+        begun = first - steps
+    more = make_frames(60)
+    more[: len(FRAMES)] = FRAMES
+    out = session.push(more[HALF + pushed + 1 : 40])
+    assert not session.changing
+    assert session._pipeline.plan is session._plan
+    opened = open_session(session.config, "neon")
+    opened.warmup(more[begun - SINKS : begun])
+    expected = opened.push(more[first:40])
+    assert same([frame for frame in out if frame.index >= first], expected)
 
 
 @pytest.mark.parametrize("pushed", [1, 4])
