@@ -240,7 +240,7 @@ def _steps(wishes: Wishes, session: Session) -> StepSelection | None:
         raise ConfigError("this stream names its timesteps: send strength with steps")
     return StepSelection(
         strength=strength,
-        steps=wishes.steps or len(now.indices),
+        steps=len(now.indices) if wishes.steps is None else wishes.steps,
         inference_steps=now.inference_steps,
     )
 

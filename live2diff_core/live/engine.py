@@ -18,6 +18,7 @@ from .timing import Continuity, Pace
 
 CPU = torch.device("cpu")
 NO_SIZE = (512, 512)
+STAND_INS = 25.0  # pictures a second in place of a lost source's, where no rate is set
 Words = tuple[str, str]
 
 
@@ -49,7 +50,7 @@ class Engine:
 
     def _set(self) -> None:
         live = self._keeper.live
-        self._pace = Pace(live.rate)
+        self._pace, self._waiting = Pace(live.rate), Pace(live.rate or STAND_INS)
         self._still: StillGuard | None = None
         if live.similarity:
             self._still = self._guards.still(live.similarity)
@@ -59,10 +60,14 @@ class Engine:
     def take(self, came: Timed, now: float) -> list[Timed]:
         """One frame of the source. Returns what is to be shown, perhaps nothing."""
         came = replace(came, frame=self._places.place(came.frame, now))
-        self._input, self._alarmed = came.frame.rgb, False
-        live = self._keeper.live
-        if live.pause or not self._pace.admits(now):
-            return self._drop([came], "pause" if live.pause else "rate")
+        self._input = came.frame.rgb
+        live, alarmed = self._keeper.live, self._alarmed
+        if live.pause and not live.panic:
+            self._abandon("pause")
+            return self._drop([came], "pause")
+        if not self._pace.admits(now) and not alarmed:  # a panic shows at once
+            return self._drop([came], "rate")
+        self._alarmed = False
         if self._bypass is not None:
             self._abandon("bypass")
             return [self._instead(came, self._bypass, now)]
@@ -138,11 +143,12 @@ class Engine:
     def fill(self, lost: Exception | None, now: float) -> list[Timed]:
         """What is shown while no frame comes: of a lost source at the pace, else of a panic once.
 
-        lost: why the source is gone, None where it is not. A paused stream shows nothing.
+        lost: why the source is gone, None where it is not. A paused stream shows a panic alone.
         """
         alarmed, self._alarmed = self._alarmed, False
-        due = alarmed or (lost is not None and self._pace.admits(now))
-        if self._keeper.live.pause or not due:
+        live = self._keeper.live
+        due = alarmed or (lost is not None and self._waiting.admits(now))
+        if not due or (live.pause and not live.panic):
             return []
         self._ledger.count("stood_in")
         on_failure = self._config.on_failure

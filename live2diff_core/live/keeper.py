@@ -158,7 +158,7 @@ class Keeper:
     def _warm_up(self) -> list[Frame]:
         """The last inputs as the warm-up; where they are too few, it is renewed on more."""
         results = self._open.warmup(list(self._recent))
-        self._warm, self._until_anchor = True, self._lacking
+        self._warm, self._until_anchor = True, max(self._until_anchor, self._lacking)
         return results
 
     def _count_down(self) -> None:

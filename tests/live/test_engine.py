@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from live2diff_core.errors import SourceError
 from live2diff_core.live.engine import Engine, Timed
 from live2diff_core.live.failover import FADE_SECONDS, card
 from live2diff_core.live.keeper import Keeper
@@ -178,9 +179,66 @@ def test_pause_shows_nothing():
     rig.control(pause=True)
     assert rig.take(2, 3) == []
     rig.control(pause=False)
-    assert rig.take(4) == done(1)
-    assert rig.dropped == {"pause": 2}
+    assert rig.take(4, 5) == done(4)  # what was in flight would come as late as the pause was long
+    assert rig.dropped == {"pause": 3}
     rig.check()
+
+
+def test_a_pause_ends_with_an_anchor():
+    rig = Rig()
+    rig.take(*range(5))
+    before = rig.session.names().count("begin_update")
+    rig.control(pause=True)
+    rig.take(5, 6)
+    rig.control(pause=False)
+    rig.take(*range(7, 14))
+    assert rig.session.names().count("begin_update") == before + 1
+
+
+@pytest.mark.parametrize("frames", [(), (5,)])
+def test_panic_shows_a_card_in_a_pause(frames):
+    rig = Rig()
+    rig.take(*range(5))
+    rig.control(pause=True)
+    rig.control(panic=True)
+    rig.take(*frames)
+    rig.fill()
+    assert torch.equal(rig.shown[-1].frame.rgb, STAND_BY)
+    rig.control(panic=False)
+    assert rig.take(6) == []
+    rig.check()
+
+
+def test_panic_does_not_wait_for_the_rate():
+    rig = Rig(rate=0.5)
+    rig.take(0)
+    rig.control(panic=True)
+    rig.take(1)
+    assert torch.equal(rig.shown[-1].frame.rgb, STAND_BY)
+    assert rig.take(2) == []
+    rig.check()
+
+
+def test_a_reset_after_a_freeze_is_anchored_when_new_inputs_have_come():
+    rig = Rig()
+    rig.take(*range(8))
+    rig.control(freeze=True)
+    rig.take(8, 9)
+    rig.control(freeze=False)
+    rig.control(reset=True)
+    before = rig.session.names().count("begin_update")
+    rig.take(*range(10, 24))
+    assert rig.session.names().count("begin_update") == before + 1
+
+
+def test_a_lost_source_is_stood_in_for_25_times_a_second_at_most():
+    rig = Rig()
+    rig.take(*range(5))
+    shown = len(rig.shown)
+    for _ in range(100):
+        rig.clock.advance(0.01)
+        rig.fill(SourceError("gone"))
+    assert 20 <= len(rig.shown) - shown <= 27
 
 
 def test_freeze_holds_the_last_picture_without_the_network():

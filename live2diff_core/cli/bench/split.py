@@ -49,15 +49,11 @@ def measure_split(job: Job, frames: Sequence[Frame]) -> Split:
     """
     clock = DeviceClock(job.device)
     warm, rest = frames[: job.config.window.sinks], frames[job.config.window.sinks :]
-    on_cpu = job.device.type == "cpu"  # which has PyTorch's attention alone
-    timed = PLAIN if on_cpu else replace(job.config.runtime, mode="eager")
     with _open(job, PLAIN, warm) as session:
         flops, weights = _count(session, rest[0])
-        spans = _time(session, rest, clock.settled) if timed == PLAIN else []
-    if not spans:
-        with _open(job, timed, warm) as session:
-            _time(session, rest[:1], clock.settled)  # kernels are made in the first call
-            spans = _time(session, rest, clock.settled)
+    with _open(job, replace(job.config.runtime, mode="eager", overlap=False), warm) as session:
+        _time(session, rest[:1], clock.settled)  # kernels are made in the first call
+        spans = _time(session, rest, clock.settled)
     ms = {part: 1000 * statistics.median(span[part] for span in spans) for part in PARTS}
     return Split(ms, flops, weights)
 
