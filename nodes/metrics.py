@@ -113,6 +113,8 @@ def opened(videos: dict[str, Any], name: str, rate: float) -> "Iterator[Source]"
     if (images is None) == (video is None):
         raise ConfigError(f"connect either {name} (images) or {name}_video")
     if images is not None:
+        if not images.isfinite().all():
+            raise ConfigError(f"{name} has pictures with NaN or infinity: look at what made them")
         yield ImageSource(images, Fraction(rate).limit_denominator(1001))
         return
     with open_video(video) as file:

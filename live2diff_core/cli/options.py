@@ -203,7 +203,8 @@ def check_memory(model: TranslationModel, config: StreamConfig) -> None:
 def stream_config(
     options: argparse.Namespace, model: TranslationModel, size: tuple[int, int]
 ) -> StreamConfig:
-    """Settings of a session; what is not given is the model's default."""
+    """Settings of a session; what is not given is the model's default. Raises ConfigError."""
+    _check_guidance(options)
     return StreamConfig(
         width=size[0],
         height=size[1],
@@ -217,6 +218,19 @@ def stream_config(
         cache=options.cache,
         runtime=RuntimeConfig(options.runtime, options.attention, options.overlap),
     )
+
+
+def _check_guidance(options: argparse.Namespace) -> None:
+    """Raise ConfigError for what would have no effect."""
+    if options.negative and options.guidance != "full":
+        raise ConfigError("--negative is heard with --guidance full alone")
+    if options.guidance == "none" and options.guidance_scale != 1:
+        raise ConfigError("--guidance-scale needs --guidance self or full")
+    if options.guidance != "none" and options.guidance_scale == 1:
+        raise ConfigError(
+            f"--guidance {options.guidance} with a scale of 1 is no guidance: give another "
+            "--guidance-scale, such as 1.5"
+        )
 
 
 def select_steps(options: argparse.Namespace, default: StepSelection) -> StepSelection:

@@ -132,6 +132,8 @@ def _template(options: argparse.Namespace) -> Callable[[str], str]:
         raise ConfigError("say what to see: --prompt, or --timeline, or a --style")
     if None not in given:
         raise ConfigError("a --timeline names all prompts itself: leave --prompt out")
+    if options.timeline is not None and options.blend is not None:
+        raise ConfigError("a --timeline names all prompts itself: leave --blend out")
     return str if options.style is None else find_style(options.style).prompt
 
 

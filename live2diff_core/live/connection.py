@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -34,6 +35,8 @@ from .streams import LiveStream, Streams
 T = TypeVar("T", Hello, Configure)
 
 NORMAL = 1000
+CHANGES = 16  # that may wait for those before them; a client that sends more waits itself
+AT_ONCE = frozenset({"pause", "freeze", "passthrough", "panic"})
 OUTBOX = 64  # events that may wait for a slow client
 MOST_BEHIND = 1  # pictures that wait for a client that gets all, while it may send
 CREDIT_SECONDS = 0.05  # until credit is looked at again where no picture comes out
@@ -57,6 +60,7 @@ class Connection:
         self._dismissed: asyncio.Future[ProtocolError | None] = self._loop.create_future()
         self._outbox: deque[str] = deque(maxlen=OUTBOX)
         self._posted, self._arrived = Bell(), Bell()
+        self._changes: asyncio.Queue[Control] = asyncio.Queue(CHANGES)
         self._sent = 0  # sequence number of the last picture
 
     async def run(self) -> None:
@@ -176,9 +180,11 @@ class Connection:
 
     async def _stay(self, stream: LiveStream, hello: Hello) -> None:
         role = hello.role
-        work = [self._listen(stream, role), self._pass_on(), self._report(stream)]
-        if hello.wants_frames:
-            work.append(self._show(stream, hello.wants_all))
+        work = [self._listen(stream, role), self._steer(stream)]
+        work += [self._pass_on(), self._report(stream)]
+        work.append(
+            self._show(stream, hello.wants_all) if hello.wants_frames else stream.relay.end()
+        )
         if role == "source" and stream.inbox is not None:
             self._credit = Credit(stream.statistics(), hello.window, self._clock)
             work.append(self._grant(stream, hello.wants_all))
@@ -195,15 +201,24 @@ class Connection:
     async def _listen(self, stream: LiveStream, role: Role) -> None:
         while True:
             message = await self._receive()
-            try:
-                if isinstance(message, bytes):
-                    await self._take(stream, role, message)
-                else:
-                    await self._answer(stream, role, message)
-            except ProtocolError as error:
-                await self._tell(error)
-            except Live2DiffError as error:
-                await self._tell(ProtocolError("refused", str(error)))
+            if isinstance(message, bytes):
+                await self._answered(self._take(stream, role, message))
+            else:
+                await self._answered(self._answer(stream, role, message))
+
+    async def _answered(self, work: Coroutine[None, None, None]) -> None:
+        """Do it; what it raises is told."""
+        try:
+            await work
+        except ProtocolError as error:
+            await self._tell(error)
+        except Live2DiffError as error:
+            await self._tell(ProtocolError("refused", str(error)))
+
+    async def _steer(self, stream: LiveStream) -> None:
+        """Make changes one after another, beside the frames that come in."""
+        while True:
+            await self._answered(self._control(stream, await self._changes.get()))
 
     async def _take(self, stream: LiveStream, role: Role, message: bytes) -> None:
         """Bring a frame to the stream."""
@@ -240,8 +255,10 @@ class Connection:
             self._inbox(stream, role).end()
         elif role == "viewer":
             raise ProtocolError("not_allowed", "a viewer steers nothing")
-        else:
+        elif message.changes.keys() <= AT_ONCE:  # they pass those that take their time
             await self._control(stream, message)
+        else:
+            await self._changes.put(message)
 
     async def _control(self, stream: LiveStream, message: Control) -> None:
         answer = await asyncio.to_thread(stream.control, message.changes)

@@ -19,7 +19,7 @@ from av.sidedata.sidedata import SideDataContainer, Type
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from torch import Tensor
@@ -29,8 +29,10 @@ from ..errors import ConfigError, SourceError
 from ..frames import Frame
 
 DECODER_THREADS = 2
-# Chroma interpolated and rounded: three times closer than FFmpeg's default, which also darkens.
-EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+# Chroma interpolated and rounded: three times closer than FFmpeg's default, which also darkens. By
+# their numbers in FFmpeg (SWS_BICUBIC, SWS_ACCURATE_RND, SWS_FULL_CHR_H_INT), as PyAV 17, the last
+# for Python 3.10, has no names for them.
+EXACT = 0x4 | 0x40000 | 0x2000
 UNKNOWN_RATE = Fraction(25)
 # FFmpeg takes a text file for a film of a terminal.
 TEXT_ART = frozenset({"ansi", "bintext", "xbin", "idf"})

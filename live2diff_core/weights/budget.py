@@ -282,9 +282,10 @@ def free_memory(device: torch.device) -> int:
     """Bytes of a device that can be had now."""
     if device.type == "cpu":
         return int(psutil.virtual_memory().available)
-    free: int = torch.accelerator.get_memory_info(device)[0]
-    held = torch.accelerator.memory_reserved(device) - torch.accelerator.memory_allocated(device)
-    return free + int(held)
+    of_all = hasattr(torch.accelerator, "get_memory_info")  # from 2.10, before it each had its own
+    memory = torch.accelerator if of_all else torch.get_device_module(device)
+    free, _ = memory.get_memory_info(device) if of_all else memory.mem_get_info(device)
+    return int(free + memory.memory_reserved(device) - memory.memory_allocated(device))
 
 
 def check(model: Footprint, stream: StreamSize, device: torch.device) -> Budget:

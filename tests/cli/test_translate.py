@@ -190,6 +190,9 @@ def test_a_timeline_ends_where_a_cut_to_its_last_prompt_would(tmp_path, small, w
 def test_words_are_needed(tmp_path, small, capsys):
     assert main(["translate", str(small), str(tmp_path / "out.mp4")]) == 1
     assert "--prompt, or --timeline, or a --style" in capsys.readouterr().err
+    named = ["--timeline", "0: ink", "--blend", "neon"]
+    assert main(["translate", str(small), str(tmp_path / "out.mp4"), *named]) == 1
+    assert "leave --blend out" in capsys.readouterr().err
 
 
 def test_a_blend_lies_between_its_prompts(tmp_path, small, written):
@@ -287,6 +290,9 @@ def test_a_prompt_without_a_style_is_refused_with_all_styles(tmp_path, small, ca
         (["--model", "other"], ["WeightsMissingError", "the base other is not here"]),
         (["--style", "other"], ["ConfigError", "no such style: other; there are arknight"]),
         (["--timeline", "0: ink"], ["ConfigError", "leave --prompt out"]),
+        (["--guidance-scale", "7"], ["ConfigError", "--guidance-scale needs --guidance self"]),
+        (["--guidance", "full"], ["ConfigError", "with a scale of 1 is no guidance"]),
+        (["--guidance", "self", "--guidance-scale", "2", "--negative", "ink"], ["full alone"]),
         (["--device", "nonsense"], ["ConfigError", "device 'nonsense' cannot be used"]),
         (["--device", "cuda:99"], ["ConfigError", "device 'cuda:99' cannot be used"]),
         (["--frames", "0"], ["ConfigError", "at least 1"]),

@@ -1,10 +1,13 @@
 """Who gets frames: every role may ask for them, or do without."""
 
 import asyncio
+from collections.abc import Mapping
+from threading import Event
 
 import pytest
 from aiohttp import web
 
+from live2diff_core.live.controls import Answer
 from tests.live.wire import Site, message_of
 
 pytestmark = pytest.mark.anyio
@@ -50,6 +53,41 @@ async def test_a_controller_that_watches_still_steers_and_brings_nothing(here: S
         assert (await talk.picture())[0].index == 2
         await talk.say("end")
         assert await talk.refused() == ("not_allowed", None)
+
+
+@pytest.mark.parametrize("role", ["source", "controller"])
+async def test_who_wants_no_pictures_is_told_of_the_end(here: Site, role: str) -> None:
+    stream, key = here.stream()
+    async with here.talk() as talk:
+        await talk.hello(role, stream=stream.id, key=key, frames=False)
+        await talk.hear("statistics")
+        stream.relay.close()  # as the runner does
+        assert (await talk.hear("event"))["event"] == "ended"
+        assert await talk.gone() == 1000
+
+
+async def test_a_change_that_takes_its_time_holds_no_frame_up_and_no_panic(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, key = here.stream()
+    control, merged = stream.control, Event()
+
+    def slow(changes: Mapping[str, object]) -> Answer:
+        if "prompt" in changes:
+            assert merged.wait(10)
+        return control(changes)
+
+    monkeypatch.setattr(stream, "control", slow)
+    async with here.source(stream, key) as source:
+        await source.say("control", changes={"prompt": "ink"}, request=1)
+        await source.say("control", changes={"seed": 3}, request=2)
+        await source.socket.send_bytes(message_of(0))
+        await asyncio.to_thread(stream.step)
+        assert (await source.picture())[0].index == 0
+        await source.say("control", changes={"panic": True}, request=3)
+        assert (await source.hear("answer"))["request"] == 3
+        merged.set()
+        assert [(await source.hear("answer"))["request"] for _ in range(2)] == [1, 2]
 
 
 async def test_without_a_reader_nothing_is_encoded(here: Site) -> None:

@@ -120,6 +120,14 @@ def test_lengths_that_differ_are_refused():
         measure(source=images(3), output=images(2))
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_pictures_that_are_not_finite_are_refused_by_name(bad):
+    spoiled = images(2).clone()
+    spoiled[1, 3, 3] = bad
+    with pytest.raises(ConfigError, match="output has pictures with NaN or infinity"):
+        measure(source=images(2), output=spoiled)
+
+
 def test_what_is_no_image_is_refused():
     with pytest.raises(FrameSizeError, match="images are"):
         measure(source=images(2)[..., 0], output=images(2))

@@ -209,6 +209,14 @@ def test_free_memory_of_an_accelerator_counts_what_torch_holds_back(monkeypatch)
     assert free_memory(torch.device("xpu")) == 1300
 
 
+def test_a_torch_that_asks_each_kind_of_device_by_itself_is_asked_so(monkeypatch):
+    monkeypatch.delattr(torch.accelerator, "get_memory_info")
+    figures = {"mem_get_info": (1000, 9000), "memory_reserved": 500, "memory_allocated": 200}
+    module = SimpleNamespace(**{name: lambda _, v=value: v for name, value in figures.items()})
+    monkeypatch.setattr(torch, "get_device_module", lambda _: module)
+    assert free_memory(torch.device("xpu")) == 1300
+
+
 def give(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
     monkeypatch.setattr(budget, "free_memory", lambda _: int(free))
 
