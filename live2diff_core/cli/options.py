@@ -190,14 +190,15 @@ def load_model(options: argparse.Namespace) -> TranslationModel:
     return weights.load_model(spec, device, parse_dtype(options.dtype, device))
 
 
-def check_memory(model: TranslationModel, config: StreamConfig) -> None:
+def check_memory(model: TranslationModel, config: StreamConfig, caches: int = 1) -> None:
     """Raise MemoryBudgetError where a loaded model's device has no room for such a stream.
 
-    Raises FrameSizeError for a size that the model cannot take.
+    caches: 2 where the stream is changed while it runs. Raises FrameSizeError for a size that the
+    model cannot take.
     """
     model.check_size(config.width, config.height)
     loaded = replace(model_footprint(model), weights=0, adapters=0)
-    check(loaded, stream_size(config), model.device)
+    check(loaded, replace(stream_size(config), caches=caches), model.device)
 
 
 def stream_config(

@@ -115,7 +115,7 @@ def _setup(options: argparse.Namespace, model: TranslationModel) -> Setup:
     config = stream_config(options, model, size)
 
     def open_session() -> Session:
-        check_memory(model, config)
+        check_memory(model, config, caches=2)  # a live stream is anchored, and steered
         return Session(model, config, template(options.prompt or ""))
 
     return Setup(

@@ -68,7 +68,7 @@ class Server:
         self._requests = RateLimit(hub.limits.requests_per_second, clock)
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._closing = asyncio.Event()
-        self._partings: set[asyncio.Task[None]] = set()
+        self._partings: dict[str, asyncio.Task[None]] = {}
         self.handlers = self._guard()
 
     def _guard(self) -> dict[str, Handler]:
@@ -92,7 +92,7 @@ class Server:
         """End every stream and connection."""
         self._closing.set()
         await asyncio.to_thread(self._hub.close)
-        await asyncio.gather(*self._partings)
+        await asyncio.gather(*self._partings.values())
         for connection in self._connections:
             connection.dismiss(None)
         if self._connections:
@@ -179,16 +179,25 @@ class Server:
         """Keep a client's own stream for a while: the client may only have lost its line."""
         fed = connection.fed
         if fed is not None and self._hub.is_abandoned(fed):
-            task = asyncio.create_task(self._end_if_abandoned(self._hub.get(fed)))
-            self._partings.add(task)
-            task.add_done_callback(self._partings.discard)
+            earlier = self._partings.pop(fed, None)  # of a line that broke before and came back
+            if earlier is not None:
+                earlier.cancel()
+            ending = asyncio.create_task(self._end_if_abandoned(self._hub.get(fed)))
+            self._partings[fed] = ending
+            ending.add_done_callback(lambda _: self._forget(fed, ending))
+
+    def _forget(self, fed: str, ending: asyncio.Task[None]) -> None:
+        if self._partings.get(fed) is ending:
+            del self._partings[fed]
 
     async def _end_if_abandoned(self, stream: LiveStream) -> None:
         ends = {asyncio.create_task(each) for each in (stream.relay.end(), self._closing.wait())}
         pause = self._hub.limits.linger_seconds
-        await asyncio.wait(ends, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-        for waiting in ends:
-            waiting.cancel()
+        try:
+            await asyncio.wait(ends, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiting in ends:
+                waiting.cancel()
         if self._hub.is_abandoned(stream.id):
             await asyncio.to_thread(self._hub.remove, stream.id)
 

@@ -12,10 +12,11 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel
 
+from ..config import Prediction
 from ..errors import WeightsFormatError, WeightsKindError
 from ..models.autoencoder import Autoencoder
 from .autoencoders import load_autoencoder, vae_from_ldm
-from .component import component, empty, fill, read_config
+from .component import component, empty, fill, read_config, read_object
 from .files import TensorFile, TensorInfo, open_tensors
 from .inspect import Kind, require
 from .ldm import ldm_keys
@@ -23,6 +24,12 @@ from .text import load_clip
 
 UNET, VAE, CLIP = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
 FIRST = "input_blocks.0.0.weight"  # of a UNet in original names
+PREDICTIONS: dict[str, Prediction] = {
+    "epsilon": "epsilon",
+    "v": "v_prediction",
+    "v_prediction": "v_prediction",
+    "sample": "sample",
+}
 HEADS, NORM_GROUPS = 8, 32  # of every SD 1.5 network: the two sizes that no tensor tells
 
 
@@ -48,6 +55,24 @@ class Base:
         prefixes = (self.prefix or "", *[CLIP] * text, *[VAE] * autoencoder)
         taken = (info for key, info in self.file.infos.items() if key.startswith(prefixes))
         return sum(prod(info.shape) for info in taken)
+
+    @property
+    def prediction(self) -> Prediction:
+        """What the UNet predicts, as the base says it; one that says nothing predicts epsilon.
+
+        A file says it in the metadata of ModelSpec, a folder in its scheduler. Raises WeightsError.
+        """
+        if self.folder is None:
+            said, where = self.file.metadata.get("modelspec.prediction_type"), self.file.path
+        else:
+            where = self.folder / "scheduler" / "scheduler_config.json"
+            said = read_object(where).get("prediction_type") if where.is_file() else None
+        if said is None:
+            return "epsilon"
+        if not isinstance(said, str) or said not in PREDICTIONS:
+            known = ", ".join(PREDICTIONS)
+            raise WeightsKindError(f"{where}: its UNet predicts {said!r}; known are {known}")
+        return PREDICTIONS[said]
 
     def load_unet(self, device: torch.device, dtype: torch.dtype) -> UNet2DConditionModel:
         """The UNet, strictly. Raises WeightsError."""

@@ -79,7 +79,9 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class StreamSize:
-    """What a stream's memory follows from; branches: 2 with full guidance, else 1."""
+    """What a stream's memory follows from; branches: 2 with full guidance, else 1. caches: 2 for a
+    stream that is changed or anchored while it runs.
+    """
 
     width: int
     height: int
@@ -88,6 +90,7 @@ class StreamSize:
     window: AttentionWindow = field(default_factory=AttentionWindow)
     cache: CacheKind = "network"
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    caches: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= MAX_STEPS or min(self.width, self.height) < 1:
@@ -275,7 +278,8 @@ def estimate(model: Footprint, stream: StreamSize) -> Budget:
     if stream.runtime.records:  # each graph has memory of its own: step, encoding, depth, decoding
         graphs = (rows * row, picture, max(picture, model.depth), picture)
         runtime += sum(graphs) * dtype.itemsize + len(graphs) * WORKSPACE
-    return Budget(model.weights, model.adapters, kept, alive * dtype.itemsize, runtime)
+    caches = stream.caches * kept
+    return Budget(model.weights, model.adapters, caches, alive * dtype.itemsize, runtime)
 
 
 def free_memory(device: torch.device) -> int:

@@ -18,11 +18,11 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from ..errors import WeightsFormatError, WeightsKeyError, WeightsKindError
+from ..errors import WeightsFormatError, WeightsKeyError, WeightsKindError, WeightsMissingError
 from ..models.depth import DepthNetwork
 from .component import BAD_SETTINGS, CONFIG, component, network_name, read_config
 from .files import open_tensors, some
-from .inspect import Kind, require
+from .inspect import Kind, identify, require
 from .load import check_finite, rename
 
 PURPOSE = "the depth model"
@@ -117,6 +117,10 @@ def load_depth(path: Path, device: torch.device, dtype: torch.dtype) -> DepthNet
 
 def _from_midas(path: Path, dtype: torch.dtype) -> Depth:
     file = open_tensors(path)
+    if identify(file).kind in (Kind.DPT_HYBRID, Kind.DEPTH_ANYTHING):
+        raise WeightsMissingError(
+            f"{path} needs its {CONFIG} beside it: download the whole folder of the model"
+        )
     require(file, Kind.MIDAS_HYBRID, PURPOSE)
     config, state = DPTConfig(**MIDAS_HYBRID), from_midas(file.read(dtype=dtype))
     return from_tensors(DPTForDepthEstimation, config, state, str(path), dtype)

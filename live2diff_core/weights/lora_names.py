@@ -22,9 +22,10 @@ PROCESSORS: dict[Part, tuple[tuple[str, str], ...]] = {
         (".out_proj", ".to_out_lora"),
     ),
 }
+# Of kohya's trainers, of diffusers, of ComfyUI's own nodes, and of none.
 PREFIXES: dict[Part, tuple[str, ...]] = {
-    "unet": ("lora_unet_", "unet_", ""),
-    "text": ("lora_te_", "lora_te1_", "text_encoder_", ""),
+    "unet": ("lora_unet_", "unet_", "diffusion_model_", ""),
+    "text": ("lora_te_", "lora_te1_", "text_encoder_", "text_encoders_clip_l_transformer_", ""),
 }
 
 

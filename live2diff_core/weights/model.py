@@ -73,6 +73,7 @@ def _load_parts(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Tr
         spec.find(lora.file, "lora")
 
     base, motion = open_base(base_path), read_motion(motion_path)
+    schedule = NoiseScheduleConfig(prediction=base.prediction)
     parts = Parts(base, motion, autoencoder_path, depth_path, text_path)
     defaults = ModelDefaults(spec.width, spec.height, spec.steps)
     check(files_footprint(parts, dtype), _stream(defaults), device)
@@ -86,7 +87,7 @@ def _load_parts(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Tr
         autoencoder=autoencoder,
         depth=depth,
         text_encoder=text,
-        schedule=NoiseScheduleConfig(),
+        schedule=schedule,
         defaults=defaults,
     )
 

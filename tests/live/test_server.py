@@ -213,6 +213,24 @@ async def test_a_stream_ends_a_while_after_its_client_has_gone() -> None:
         assert here.hub.list() == []
 
 
+async def test_a_line_that_breaks_again_has_the_whole_while_again() -> None:
+    made: list[FakeStream] = []
+    async with site(Limits(linger_seconds=0.8), opener=opener(made)) as here:
+        async with here.talk() as source:
+            await source.hello("source")
+            await source.say("configure", settings={})
+            key = (await source.hear("stream"))["key"]
+            await source.hear("credit")
+        (stream,) = made
+        await asyncio.sleep(0.6)
+        async with here.talk() as source:
+            await source.hello("source", stream=stream.id, key=key)
+            await source.hear("credit")
+        await asyncio.sleep(0.5)  # the first while is over
+        assert not stream.closed
+        await until(lambda: stream.closed)
+
+
 async def test_a_stream_that_its_client_ended_is_removed_at_once() -> None:
     made: list[FakeStream] = []
     async with site(opener=opener(made)) as here, here.talk() as source:

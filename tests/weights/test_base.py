@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextModel
 
@@ -142,6 +143,28 @@ def test_a_file_of_any_precision_is_loaded_in_the_one_asked_for(tmp_path, dtype)
     assert {t.dtype for t in own.values()} == {torch.float16}
     expected = state[sd15.UNET_PREFIX + "out.2.bias"].half()
     assert torch.equal(own["conv_out.bias"], expected)
+
+
+@pytest.mark.parametrize(
+    ("said", "prediction"),
+    [(None, "epsilon"), ("epsilon", "epsilon"), ("v", "v_prediction"), ("sample", "sample")],
+)
+def test_what_the_network_predicts_is_what_the_base_says(tmp_path, said, prediction):
+    file = tmp_path / "a.safetensors"
+    metadata = {} if said is None else {"modelspec.prediction_type": said}
+    state = {key: tensor.contiguous() for key, tensor in sd15.checkpoint().items()}
+    save_file(state, file, metadata=metadata)
+    assert open_base(file).prediction == prediction
+    sd15.save_folder(tmp_path / "folder")
+    assert open_base(tmp_path / "folder").prediction == "epsilon"
+    scheduler = tmp_path / "folder" / "scheduler" / "scheduler_config.json"
+    scheduler.parent.mkdir()
+    written = {} if said is None else {"prediction_type": prediction}
+    scheduler.write_text(json.dumps(written))
+    assert open_base(tmp_path / "folder").prediction == prediction
+    scheduler.write_text(json.dumps({"prediction_type": "flow"}))
+    with pytest.raises(WeightsKindError, match=r"predicts 'flow'; known are epsilon, v,"):
+        _ = open_base(tmp_path / "folder").prediction
 
 
 def test_a_unet_alone_in_original_names_is_a_base_with_or_without_their_prefix(tmp_path):

@@ -278,6 +278,11 @@ def test_a_stream_is_measured_by_its_settings():
     assert stream_size(stream_config(1, guidance=Guidance("self"))).branches == 1
 
 
+def test_a_stream_that_is_changed_while_it_runs_takes_its_cache_twice():
+    once, twice = (estimate(sd15_half(), StreamSize(512, 512, 2, caches=n)) for n in (1, 2))
+    assert twice == replace(once, cache=2 * once.cache)
+
+
 def test_the_error_says_when_nothing_would_fit(monkeypatch):
     give(monkeypatch, 3e9)
     with pytest.raises(MemoryBudgetError, match="no size would fit; close other programs"):

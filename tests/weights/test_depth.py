@@ -251,6 +251,14 @@ def test_what_is_never_run_may_be_missing(folder, kind):
     assert torch.equal(load(folder)(rgb), before(rgb))
 
 
+def test_a_file_without_its_folder_says_what_it_lacks(folder, tmp_path):
+    alone = tmp_path / "alone" / WEIGHTS
+    alone.parent.mkdir()
+    alone.write_bytes((folder / WEIGHTS).read_bytes())
+    with pytest.raises(WeightsMissingError, match=r"needs its config\.json beside it"):
+        load(alone)
+
+
 def test_anything_else_may_not(folder):
     change_weights(folder, lambda state: state.pop("neck.convs.2.weight"))
     with pytest.raises(WeightsKeyError, match=r"model\.safetensors .* 1 missing \(neck\.convs\.2"):

@@ -77,6 +77,16 @@ def test_original_names_are_those_that_diffusers_reads(settings):
             "text",
             "encoder.layers.3.self_attn.out_proj",
         ),
+        (
+            "diffusion_model.input_blocks.4.1.transformer_blocks.0.ff.net.0.proj",
+            "unet",
+            "down_blocks.1.attentions.0.transformer_blocks.0.ff.net.0.proj",
+        ),
+        (
+            "text_encoders.clip_l.transformer.text_model.encoder.layers.3.mlp.fc1",
+            "text",
+            "encoder.layers.3.mlp.fc1",
+        ),
     ],
 )
 def test_published_names_are_found(name, part, layer):
