@@ -13,6 +13,7 @@ from ..errors import ConfigError, Live2DiffError
 from ..models.text import blend
 from ..models.translator import TranslationModel
 from ..stream.session import Session
+from .failover import describe
 from .settings import Live
 
 S = TypeVar("S", Live, "Wishes")
@@ -176,8 +177,8 @@ class Controls:
             return 0
         try:
             ahead = session.begin_update(**parameters) - session.next_index
-        except Live2DiffError as error:
-            refused |= dict.fromkeys(names, str(error))
+        except (Live2DiffError, torch.OutOfMemoryError, MemoryError) as error:
+            refused |= dict.fromkeys(names, describe(error))
             return 0
         self._wishes = replace(self._wishes, **{name: getattr(wishes, name) for name in names})
         return ahead

@@ -166,9 +166,21 @@ class Keeper:
         if self._until_anchor and not self._open.changing:
             self._until_anchor -= 1
             if self._until_anchor == 0:
-                self._open.begin_update()
-                self._ledger.count("reprimes")
-                self._take_new_look()
+                self._anchor()
+
+    def _anchor(self) -> None:
+        """Anchor now. Where that cannot be, as there is no room for a second cache, the stream goes
+        on as it is.
+        """
+        errors: list[Exception] = []
+        with caught(errors):
+            self._open.begin_update()
+        if errors:
+            self._ledger.count("failures")
+            self._report("change failed", describe(errors[0]), errors[0], None)
+            return
+        self._ledger.count("reprimes")
+        self._take_new_look()
 
     def _anchor_later(self) -> None:
         """Anchor as soon as the last real inputs are all of what comes now."""

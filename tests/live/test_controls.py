@@ -175,10 +175,19 @@ def test_without_a_session_the_stream_itself_can_be_steered():
     assert controls.live.panic
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), MemoryError("full")])
+def test_a_change_that_there_is_no_room_for_is_refused(error):
+    session = Listening()
+    session.breaks.append(error)
+    answer, _, controls = asked({"prompt": "ink"}, session)
+    assert answer.refused == {"prompt": f"{type(error).__name__}: full"}
+    assert asked({"seed": 3}, session, controls)[0].refused == {}
+
+
 def test_a_session_that_fails_is_heard():
     session = Listening()
-    session.breaks.append(MemoryError("no room"))
-    with pytest.raises(MemoryError):
+    session.breaks.append(RuntimeError("the device is gone"))
+    with pytest.raises(RuntimeError, match="the device is gone"):
         asked({"seed": 3}, session)
 
 

@@ -72,6 +72,23 @@ def test_once_there_are_real_frames_the_stream_is_anchored_on_them():
     assert rig.counts().reprimes == 1
 
 
+def test_an_anchor_without_room_costs_no_frame_and_no_session():
+    rig = Rig(start="prime")
+    begin = rig.session.begin_update
+
+    def full(**_: object) -> int:
+        raise torch.OutOfMemoryError("no room for a second cache")
+
+    rig.session.begin_update = full
+    assert rig.push(*range(9))[1:] == [[], *([index] for index in range(1, 8))]
+    assert rig.events == [("change failed", None)]
+    assert (rig.counts().reprimes, rig.counts().failures) == (0, 1)
+    rig.session.begin_update = begin
+    rig.guards.cuts = {9}
+    rig.push(*range(9, 15))
+    assert rig.counts().reprimes == 1
+
+
 def test_a_stream_may_wait_for_its_warmup():
     rig = Rig(start="wait")
     assert rig.push(*range(6)) == [None, None, None, [0, 1, 2, 3], [], [4]]
@@ -262,11 +279,11 @@ def test_a_session_that_fails_without_a_change_does_not_survive():
 def test_a_session_that_fails_on_a_change_is_given_up():
     rig = Rig()
     rig.push(0)
-    rig.session.breaks.append(MemoryError("no room"))
+    rig.session.breaks.append(RuntimeError("the device is gone"))
     answer = rig.control(seed=5)
-    assert answer == Answer(None, {}, {"seed": "MemoryError: no room"})
+    assert answer == Answer(None, {}, {"seed": "RuntimeError: the device is gone"})
     assert rig.session.closed
-    assert isinstance(rig.keeper.error, MemoryError)
+    assert isinstance(rig.keeper.error, RuntimeError)
 
 
 def test_figures_of_the_session_are_looked_at_now_and_then():
