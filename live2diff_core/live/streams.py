@@ -249,9 +249,10 @@ class Streams:
         with self._lock:
             place = self._find(stream_id)
             replaced = place.source if source else None
+            awaited = place.owned and place.source is None and not source  # its place is kept
             if replaced is not None:
                 place.members.remove(replaced)
-            elif len(place.members) >= self.limits.clients:
+            elif len(place.members) + awaited >= self.limits.clients:
                 raise ProtocolError(
                     "limit", f"this stream has {len(place.members)} clients, no more are allowed"
                 )

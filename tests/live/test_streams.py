@@ -244,6 +244,17 @@ def test_a_new_source_takes_the_place_of_the_old_one_even_at_the_limit() -> None
     assert hub.list() == [(stream, 0)]
 
 
+def test_the_place_of_a_source_whose_line_broke_is_kept() -> None:
+    hub = Streams(Limits(clients=2), opener=lambda stream_id, _: FakeStream(stream_id))
+    own, _ = hub.open({})
+    with hub.joined(own.id, Guest(), source=True):
+        pass
+    with hub.joined(own.id, Guest()):
+        assert code_of(hub.joined(own.id, Guest()).__enter__) == "limit"
+        with hub.joined(own.id, Guest(), source=True):
+            assert hub.list() == [(own, 2)]
+
+
 def test_a_stream_of_a_client_is_abandoned_without_it() -> None:
     hub = Streams(opener=lambda stream_id, _: FakeStream(stream_id))
     own, _ = hub.open({})
