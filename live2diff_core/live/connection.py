@@ -180,17 +180,20 @@ class Connection:
 
     async def _stay(self, stream: LiveStream, hello: Hello) -> None:
         role = hello.role
-        work = [self._listen(stream, role), self._steer(stream)]
-        work += [self._pass_on(), self._report(stream)]
+        work = [self._listen(stream, role), self._pass_on(), self._report(stream)]
         work.append(
             self._show(stream, hello.wants_all) if hello.wants_frames else stream.relay.end()
         )
         if role == "source" and stream.inbox is not None:
             self._credit = Credit(stream.statistics(), hello.window, self._clock)
             work.append(self._grant(stream, hello.wants_all))
-        tasks = {self._loop.create_task(each) for each in work}
+        steering = self._loop.create_task(self._steer(stream))
+        tasks = {steering, *(self._loop.create_task(each) for each in work)}
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            made = self._loop.create_task(self._changes.join())  # though the client may have gone
+            tasks.add(made)
+            await asyncio.wait({made, steering}, return_when=asyncio.FIRST_COMPLETED)
             for ended in done:
                 ended.result()
         finally:
@@ -218,7 +221,10 @@ class Connection:
     async def _steer(self, stream: LiveStream) -> None:
         """Make changes one after another, beside the frames that come in."""
         while True:
-            await self._answered(self._control(stream, await self._changes.get()))
+            message = await self._changes.get()
+            with suppress(ConnectionResetError):  # the listener knows that the client has gone
+                await self._answered(self._control(stream, message))
+            self._changes.task_done()
 
     async def _take(self, stream: LiveStream, role: Role, message: bytes) -> None:
         """Bring a frame to the stream."""

@@ -1,6 +1,7 @@
 """Who gets frames: every role may ask for them, or do without."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from threading import Event
 
@@ -8,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from live2diff_core.live.controls import Answer
-from tests.live.wire import Site, message_of
+from tests.live.wire import Site, message_of, until
 
 pytestmark = pytest.mark.anyio
 
@@ -88,6 +89,27 @@ async def test_a_change_that_takes_its_time_holds_no_frame_up_and_no_panic(
         assert (await source.hear("answer"))["request"] == 3
         merged.set()
         assert [(await source.hear("answer"))["request"] for _ in range(2)] == [1, 2]
+
+
+async def test_changes_are_made_though_the_client_leaves_at_once(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, key = here.stream()
+    control = stream.control
+    made: list[object] = []
+
+    def slow(changes: Mapping[str, object]) -> Answer:
+        time.sleep(0.2)
+        made.extend(changes.values())
+        return control(changes)
+
+    monkeypatch.setattr(stream, "control", slow)
+    async with here.talk() as talk:
+        await talk.hello("controller", stream=stream.id, key=key, frames=False)
+        await talk.hear("statistics")
+        for request, words in enumerate(("ink", "neon", "chalk")):
+            await talk.say("control", changes={"prompt": words}, request=request)
+    await until(lambda: made == ["ink", "neon", "chalk"])
 
 
 async def test_without_a_reader_nothing_is_encoded(here: Site) -> None:

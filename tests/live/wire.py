@@ -90,6 +90,13 @@ def message_of(index: int, brightness: int = 0, kind: Kind = "raw") -> bytes:
     return pack_frame(header, encode_picture(rgb, kind))
 
 
+class UsersServer(TestServer):
+    """As aiohttp runs it outside tests: a handler goes on when its client has gone."""
+
+    async def _make_runner(self, **settings: Any) -> web.BaseRunner:
+        return await super()._make_runner(**settings | {"handler_cancellation": False})
+
+
 class Talk:
     """One WebSocket, as a client sees it."""
 
@@ -185,7 +192,7 @@ async def site(
     clock, hub = Clock(), Streams(limits, opener)
     application = web.Application()
     server = add_routes(application, hub, policy or Policy(), clock)
-    async with TestClient(TestServer(application)) as client:
+    async with TestClient(UsersServer(application)) as client:
         yield Site(client, hub, server, clock)
 
 
