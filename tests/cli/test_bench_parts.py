@@ -205,6 +205,18 @@ def test_a_peak_is_remembered_until_the_next_measurement():
     assert PeakMemory(CPU).read() < high - 30 * MIB
 
 
+def test_a_peak_does_not_fall_where_the_system_shows_less_than_before(monkeypatch, tmp_path):
+    monkeypatch.setattr(peak, "CLEAR", tmp_path / "clear_refs")
+    monkeypatch.setattr(peak, "STATUS", tmp_path / "status")
+    peak.STATUS.write_text("VmHWM:\t  866536 kB\n", encoding="utf-8")
+    found = PeakMemory(CPU)
+    assert found.read() == 866536 * 1024
+    peak.STATUS.write_text("VmHWM:\t  866384 kB\n", encoding="utf-8")
+    assert found.read() == 866536 * 1024
+    peak.STATUS.write_text("VmHWM:\t  900000 kB\n", encoding="utf-8")
+    assert found.read() == 900000 * 1024
+
+
 def test_without_a_peak_the_memory_in_use_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(peak, "CLEAR", tmp_path / "missing" / "clear_refs")
     found = PeakMemory(CPU)

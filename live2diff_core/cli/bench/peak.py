@@ -14,12 +14,12 @@ class PeakMemory:
     """Peak since it was made, in bytes.
 
     kind: "reserved" of an accelerator by torch, with what CUDA graphs hold on to; "resident peak"
-    of this process on Linux; "resident", what it has now, where a system keeps no peak that can be
-    reset.
+    of this process on Linux; "resident", the most that it had when it was read, where a system
+    keeps no peak that can be reset.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self._device, self._highest = device, 0
         if device.type != "cpu":
             self.kind = "reserved"
             torch.accelerator.empty_cache()
@@ -28,7 +28,15 @@ class PeakMemory:
             self.kind = "resident peak" if _forget_peak() else "resident"
 
     def read(self) -> int:
-        """Bytes."""
+        """Bytes; never fewer than it said before.
+
+        Linux shows the exact present use where that is above the peak that it keeps, and keeps a
+        peak from counters that lag behind by some pages for each processor: what it shows can fall.
+        """
+        self._highest = max(self._highest, self._shown())
+        return self._highest
+
+    def _shown(self) -> int:
         if self.kind == "reserved":
             return int(torch.accelerator.max_memory_reserved(self._device))
         if self.kind == "resident":
