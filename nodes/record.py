@@ -76,7 +76,8 @@ class Live2DiffRecord:
                         "default": 18,
                         "min": 0,
                         "max": WORST,
-                        "tooltip": "0 is lossless, 18 looks so, 28 is small.",
+                        "tooltip": "18 looks lossless, 28 is small. 0 is lossless in mp4 and mkv, "
+                        "large, and not for every player.",
                     },
                 ),
             }

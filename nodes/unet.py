@@ -64,14 +64,20 @@ def unet_of(model: Any, motion_file: Path) -> host.Resident:  # noqa: ANN401 - C
 
 def prediction_of(model: Any) -> Prediction:  # noqa: ANN401 - ComfyUI's MODEL
     """What a MODEL's network gives. Raises WeightsKindError for what Live2Diff cannot follow."""
-    sampling = type(model.get_model_object("model_sampling"))
-    names = [cls.__name__ for cls in sampling.__mro__]
-    name = next((name for name in names if name in PREDICTIONS), sampling.__name__)
+    sampling = model.get_model_object("model_sampling")
+    names = [cls.__name__ for cls in type(sampling).__mro__]
+    name = next((name for name in names if name in PREDICTIONS), names[0])
     prediction = PREDICTIONS.get(name)
     if prediction is None:
         raise WeightsKindError(
             f"{WHAT} is sampled as {name}; expected EPS or V_PREDICTION, as Stable Diffusion 1.5 "
             "is: leave out the node that changes it (ModelSampling...), or set it to eps"
+        )
+    if getattr(sampling, "zsnr", False):
+        logger.warning(
+            "%s has a noise schedule of zero terminal SNR (zsnr): it has no effect in Live2Diff, "
+            "whose schedule is the one of the motion weights",
+            WHAT,
         )
     return prediction
 

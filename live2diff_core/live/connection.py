@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
+from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -45,16 +46,22 @@ CREDIT_SECONDS = 0.05  # until credit is looked at again where no picture comes 
 class Connection:
     """Talks with one client until one of the two ends it; see docs/protocol.md.
 
-    trusted: whether it may feed and steer. fed: id of the stream that the client brought frames to.
-    Belongs to the loop that it is made on.
+    trusted: whether it may feed and steer. patient: threads for what may take long. fed: id of the
+    stream that the client brought frames to. Belongs to the loop that it is made on.
     """
 
     fed: str | None = None
 
     def __init__(
-        self, socket: web.WebSocketResponse, hub: Streams, trusted: bool, clock: Clock
+        self,
+        socket: web.WebSocketResponse,
+        hub: Streams,
+        trusted: bool,
+        patient: Executor,
+        clock: Clock,
     ) -> None:
         self._socket, self._hub, self._trusted = socket, hub, trusted
+        self._patient = patient
         self._clock, self._loop = clock, asyncio.get_running_loop()
         self._rate = RateLimit(hub.limits.messages_per_second, clock)
         self._dismissed: asyncio.Future[ProtocolError | None] = self._loop.create_future()
@@ -152,7 +159,9 @@ class Connection:
         while True:
             configure = await self._expect(Configure)
             try:
-                return await asyncio.to_thread(self._hub.open, configure.settings)
+                return await self._loop.run_in_executor(
+                    self._patient, self._hub.open, configure.settings
+                )
             except ProtocolError:
                 raise
             except Live2DiffError as error:
@@ -267,7 +276,7 @@ class Connection:
             await self._changes.put(message)
 
     async def _control(self, stream: LiveStream, message: Control) -> None:
-        answer = await asyncio.to_thread(stream.control, message.changes)
+        answer = await self._loop.run_in_executor(self._patient, stream.control, message.changes)
         await self._say("answer", request=message.request, **answer.as_dict())
 
     async def _show(self, stream: LiveStream, every: bool) -> None:

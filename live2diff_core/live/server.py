@@ -5,8 +5,10 @@ import hashlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -20,6 +22,7 @@ from .relay import Encoded, Relay
 from .statistics import prometheus
 from .streams import LiveStream, Streams
 
+T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Guard = Callable[[web.Request], None]
 
@@ -27,6 +30,7 @@ KEY_HEADER = "X-Live2Diff-Key"
 BODY_BYTES = 65_536
 BOUNDARY = "live2diff"
 CLOSE_SECONDS = 5
+CHANGES_AT_ONCE = 2  # of one connection: one that takes its time, and one that passes it
 PAGE = Path(__file__).parent / "page"
 FILES = {
     "index.html": "text/html",
@@ -60,12 +64,16 @@ STATUS: dict[Code, int] = {
 class Server:
     """Answers the requests of one hub, each by its handler's name in `paths.ROUTES`.
 
-    close() ends its connections.
+    What may take long (a stream that opens, a change to one that compiles) waits on threads of the
+    server's own: pictures, and what the host does on the loop's, never queue behind it. close()
+    ends its connections.
     """
 
     def __init__(self, hub: Streams, policy: Policy, clock: Clock = time.monotonic) -> None:
         self._hub, self._policy, self._clock = hub, policy, clock
         self._requests = RateLimit(hub.limits.requests_per_second, clock)
+        each = CHANGES_AT_ONCE * hub.limits.sockets
+        self._patient = ThreadPoolExecutor(each, "live2diff-patient")
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._closing = asyncio.Event()
         self._partings: dict[str, asyncio.Task[None]] = {}
@@ -91,12 +99,16 @@ class Server:
     async def close(self) -> None:
         """End every stream and connection."""
         self._closing.set()
-        await asyncio.to_thread(self._hub.close)
+        await self._patiently(self._hub.close)
         await asyncio.gather(*self._partings.values())
         for connection in self._connections:
             connection.dismiss(None)
         if self._connections:
             await asyncio.wait(self._connections.values(), timeout=CLOSE_SECONDS)
+        self._patient.shutdown(wait=False)
+
+    async def _patiently(self, work: Callable[..., T], *given: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._patient, work, *given)
 
     # ---- who may
 
@@ -161,7 +173,9 @@ class Server:
         socket = web.WebSocketResponse(
             heartbeat=limits.heartbeat_seconds, max_msg_size=limits.message_bytes, compress=False
         )
-        connection = Connection(socket, self._hub, self._policy.knows(request), self._clock)
+        connection = Connection(
+            socket, self._hub, self._policy.knows(request), self._patient, self._clock
+        )
 
         async def talk() -> None:
             await socket.prepare(request)
@@ -199,7 +213,7 @@ class Server:
             for waiting in ends:
                 waiting.cancel()
         if self._hub.is_abandoned(stream.id):
-            await asyncio.to_thread(self._hub.remove, stream.id)
+            await self._patiently(self._hub.remove, stream.id)
 
     async def _mjpeg(self, request: web.Request) -> web.StreamResponse:
         stream = self._hub.get(request.match_info["id"])
@@ -228,14 +242,14 @@ class Server:
         stream = self._unlocked(request)
         changes = await _settings(request)
         try:
-            answer = await asyncio.to_thread(stream.control, changes)
+            answer = await self._patiently(stream.control, changes)
         except Live2DiffError as error:
             raise web.HTTPConflict(text=str(error)) from error
         return web.json_response(answer.as_dict())
 
     async def _stop(self, request: web.Request) -> web.StreamResponse:
         stream = self._unlocked(request)
-        await asyncio.to_thread(self._hub.remove, stream.id)
+        await self._patiently(self._hub.remove, stream.id)
         return web.Response(status=204)
 
     def _unlocked(self, request: web.Request) -> LiveStream:

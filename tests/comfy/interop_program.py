@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -252,6 +253,18 @@ def predictions() -> object:
         except WeightsKindError:
             found[name] = "refused"
     return found | {"unpatched": unet.prediction_of(model)}
+
+
+@check
+def noise_schedules() -> object:
+    """What is said of a MODEL's noise schedule, without and with zero terminal SNR."""
+    model, said = model_of(weights()), list[int]()
+    with patch.object(unet.logger, "warning") as warning:
+        for zsnr in (False, True):
+            (patched,) = ModelSamplingDiscrete().patch(model, "v_prediction", zsnr)
+            unet.prediction_of(patched)
+            said.append(warning.call_count)
+    return said
 
 
 # ---- VAE

@@ -82,6 +82,10 @@ def test_the_prediction_is_that_of_comfyuis_sampling(found):
     }
 
 
+def test_a_noise_schedule_that_has_no_effect_is_told(found):
+    assert found["noise_schedules"] == [0, 1]
+
+
 @pytest.mark.parametrize("kind", ["taesd", "kl"])
 def test_a_vae_gives_what_its_methods_and_our_own_autoencoder_give(found, kind):
     result = found[kind]

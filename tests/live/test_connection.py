@@ -3,13 +3,15 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from threading import Event
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from threading import Event, Semaphore
 
 import pytest
 from aiohttp import web
 
 from live2diff_core.live.controls import Answer
-from tests.live.wire import Site, message_of, until
+from tests.live.wire import FakeStream, Site, message_of, until
 
 pytestmark = pytest.mark.anyio
 
@@ -89,6 +91,36 @@ async def test_a_change_that_takes_its_time_holds_no_frame_up_and_no_panic(
         assert (await source.hear("answer"))["request"] == 3
         merged.set()
         assert [(await source.hear("answer"))["request"] for _ in range(2)] == [1, 2]
+
+
+async def test_changes_to_many_streams_that_take_their_time_hold_no_frame_up(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than the loop has threads for pictures."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    compiled, begun = Event(), Semaphore(0)
+
+    def compiling(_: FakeStream, changes: Mapping[str, object]) -> Answer:
+        begun.release()
+        assert compiled.wait(10)
+        return Answer(7, dict.fromkeys(changes, "now"), {})
+
+    stream, key = here.stream()
+    async with AsyncExitStack() as stack:
+        source = await stack.enter_async_context(here.source(stream, key))
+        monkeypatch.setattr(FakeStream, "control", compiling)
+        others = [here.source(*here.stream()) for _ in range(4)]
+        steering = [await stack.enter_async_context(other) for other in others]
+        for talk in steering:
+            await talk.say("control", changes={"prompt": "ink"})
+        for _ in range(2):
+            await until(lambda: begun.acquire(blocking=False))
+        await source.socket.send_bytes(message_of(0))
+        await asyncio.to_thread(stream.step)
+        assert (await source.picture())[0].index == 0
+        compiled.set()
+        for talk in steering:
+            await talk.hear("answer")
 
 
 async def test_changes_are_made_though_the_client_leaves_at_once(

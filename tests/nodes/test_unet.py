@@ -187,6 +187,15 @@ def test_other_samplings_are_refused(predicts):
         unet.prediction_of(FakeModel(predicts=predicts))
 
 
+@pytest.mark.parametrize("zsnr", [True, False])
+def test_a_noise_schedule_without_effect_is_said(zsnr, caplog):
+    model = FakeModel(predicts=fakes.V_PREDICTION)
+    model.sampling.zsnr = zsnr
+    with caplog.at_level(logging.WARNING):
+        assert unet.prediction_of(model) == "v_prediction"
+    assert ("zero terminal SNR (zsnr): it has no effect" in caplog.text) == zsnr
+
+
 def test_changes_that_are_no_weights_are_said_to_have_no_effect(motion, caplog):
     model = FakeModel()
     model.model_options["transformer_options"] = {
