@@ -182,6 +182,18 @@ class Site:
         return stream, self.hub.add(stream)
 
 
+def opener(made: list[FakeStream]) -> Callable[[str, Settings], FakeStream]:
+    """Opens streams for clients, and notes them."""
+
+    def open_stream(stream_id: str, settings: Settings) -> FakeStream:
+        if settings.get("prompt") == "nonsense":
+            raise ConfigError("no such style")
+        made.append(FakeStream(stream_id))
+        return made[-1]
+
+    return open_stream
+
+
 @asynccontextmanager
 async def site(
     limits: Limits | None = None,
