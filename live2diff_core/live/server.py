@@ -105,7 +105,7 @@ class Server:
             connection.dismiss(None)
         if self._connections:
             await asyncio.wait(self._connections.values(), timeout=CLOSE_SECONDS)
-        self._patient.shutdown(wait=False)
+        await asyncio.to_thread(self._patient.shutdown)
 
     async def _patiently(self, work: Callable[..., T], *given: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._patient, work, *given)
