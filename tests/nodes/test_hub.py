@@ -238,6 +238,7 @@ async def test_the_live_routes_answer(hub: ModuleType) -> None:
         async with client.delete(one, headers=mine) as answer:
             assert answer.status == 204
         assert await talk.gone() == 1000
+    await hub.server().close()
     assert stream.closed
 
 
