@@ -18,6 +18,9 @@ from .settings import Live
 
 S = TypeVar("S", Live, "Wishes")
 
+# What may be wrong with a change: it is refused, and the stream goes on as it is.
+REFUSED = Live2DiffError, torch.OutOfMemoryError, MemoryError
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -177,7 +180,7 @@ class Controls:
             return 0
         try:
             ahead = session.begin_update(**parameters) - session.next_index
-        except (Live2DiffError, torch.OutOfMemoryError, MemoryError) as error:
+        except REFUSED as error:
             refused |= dict.fromkeys(names, describe(error))
             return 0
         self._wishes = replace(self._wishes, **{name: getattr(wishes, name) for name in names})

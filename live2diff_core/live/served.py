@@ -5,13 +5,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-import torch
-
-from ..errors import ConfigError, Live2DiffError, StreamClosed
+from ..errors import ConfigError, StreamClosed
 from ..models.translator import TranslationModel
 from ..stream.session import Session
 from ..stream.spec import Clock
-from .controls import Answer, read_number
+from .controls import REFUSED, Answer, read_number
+from .failover import describe
 from .inbox import Inbox
 from .relay import Relay
 from .runner import Event, Runner
@@ -105,9 +104,9 @@ class ServedStream:
         strength = changes.pop(STRENGTH)
         try:
             changes[MODEL] = self._variant(strength)
-        except (Live2DiffError, torch.cuda.OutOfMemoryError) as error:
+        except REFUSED as error:
             answer = self._runner.control(changes) if changes else Answer(None)
-            return replace(answer, refused={**answer.refused, STRENGTH: str(error)})
+            return replace(answer, refused={**answer.refused, STRENGTH: describe(error)})
         return _renamed(self._runner.control(changes))
 
     def statistics(self) -> LiveStatistics:

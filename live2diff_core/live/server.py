@@ -72,8 +72,8 @@ class Server:
     def __init__(self, hub: Streams, policy: Policy, clock: Clock = time.monotonic) -> None:
         self._hub, self._policy, self._clock = hub, policy, clock
         self._requests = RateLimit(hub.limits.requests_per_second, clock)
-        each = CHANGES_AT_ONCE * hub.limits.sockets
-        self._patient = ThreadPoolExecutor(each, "live2diff-patient")
+        most = CHANGES_AT_ONCE * hub.limits.sockets
+        self._patient = ThreadPoolExecutor(most, "live2diff-patient")
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._closing = asyncio.Event()
         self._partings: dict[str, asyncio.Task[None]] = {}

@@ -107,10 +107,8 @@ class Transition:
         calls = self.pipeline.calls
         steps = self.pipeline.plan.schedule.steps
         prefill = steps + 1 - len(self.prefilling.trail)
-        frames = max(1, prefill)
-        while min(in_flight + frames, most) > calls + frames - prefill:
-            frames += 1
-        return frames
+        has_all = in_flight <= calls - prefill  # and will have all that follow
+        return max(1, prefill, 0 if has_all else most - calls + prefill)
 
     @property
     def primed(self) -> bool:

@@ -232,14 +232,16 @@ def test_a_stream_without_a_lora_has_no_strength(stage) -> None:
     assert dict(answer.effects) == {"pause": "now"}
 
 
-def test_a_full_device_refuses_a_strength_and_the_stream_goes_on(stage) -> None:
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), MemoryError("full")])
+def test_a_full_device_refuses_a_strength_and_the_stream_goes_on(stage, error) -> None:
     def variant(_: float) -> TranslationModel:
-        raise torch.cuda.OutOfMemoryError("out of memory")
+        raise error
 
     play = stage(picture(0), variant=variant)
     stream = play.start()
     play.sink.until_count(1)
-    assert dict(stream.control({"lora_strength": 1}).refused) == {"lora_strength": "out of memory"}
+    refused = {"lora_strength": f"{type(error).__name__}: full"}
+    assert dict(stream.control({"lora_strength": 1}).refused) == refused
     assert stream.statistics().failures == 0
 
 

@@ -11,33 +11,26 @@ import torch
 from live2diff_core.errors import ConfigError
 from live2diff_core.stream import cuda_graph
 from live2diff_core.stream.cuda_graph import record_cuda, recording_stream
+from tests.stream.cuda import Current
 
 DEVICE = torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 
 
-class Cuda:
+class Cuda(Current):
     """A stand-in for torch.cuda that notes what is done."""
 
     OutOfMemoryError = torch.OutOfMemoryError
 
     def __init__(self) -> None:
+        super().__init__("caller")
         self.done: list[str] = []
-        self.current = "caller"
 
     def CUDAGraph(self) -> object:
         return object()
 
     def Stream(self, _: torch.device) -> str:
         return "recorder"
-
-    @contextmanager
-    def stream(self, stream: str) -> Iterator[None]:
-        before, self.current = self.current, stream
-        try:
-            yield
-        finally:
-            self.current = before
 
     @contextmanager
     def graph(self, _: object, stream: str, capture_error_mode: str) -> Iterator[None]:

@@ -1,7 +1,6 @@
 """Two queues of a GPU: what waits for what, and that a stream stays the same."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +17,7 @@ from live2diff_core.stream.pipeline import NetworkInput, Pipeline
 from live2diff_core.stream.session import Session
 from live2diff_core.stream.translate import translate
 from live2diff_core.weights.bundled import assemble
+from tests.stream.cuda import Current
 from tests.tiny import (
     make_frames,
     make_parts,
@@ -60,11 +60,12 @@ class Pixels:
         self.held.append(queue.name)
 
 
-class Gpu:
+class Gpu(Current):
     """A stand-in for torch.cuda with the caller's queue, which is busy, and those that are made."""
 
     def __init__(self) -> None:
-        self.caller = self.current = Queue("caller")
+        self.caller = Queue("caller")
+        super().__init__(self.caller)
         self.recorder = Queue("recorder")
         self.made: list[Queue] = []
         self.caller.work()
@@ -75,14 +76,6 @@ class Gpu:
 
     def current_stream(self, _: torch.device) -> Queue:
         return self.current
-
-    @contextmanager
-    def stream(self, queue: Queue) -> Iterator[None]:
-        before, self.current = self.current, queue
-        try:
-            yield
-        finally:
-            self.current = before
 
 
 @pytest.fixture
