@@ -3,7 +3,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: venv demo evaluation gpu test lint format format-check types floors check
+# A ComfyUI for the tests, with an environment of its own, in COMFYUI_PATH (~/comfy/ComfyUI).
+# COMFYUI_SOURCE and COMFYUI_REF choose another source or version.
+comfyui: venv
+	$(BIN)/python tests/comfy/setup_comfyui.py
+
+.PHONY: venv comfyui demo evaluation gpu test lint format format-check types floors check
 
 venv: $(STAMP)
 

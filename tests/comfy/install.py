@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REQUIREMENTS = ROOT / "requirements.txt"
-NOT_FOUND = "no ComfyUI was found: set COMFYUI_PATH to its folder, or have it in ~/comfy/ComfyUI"
+NOT_FOUND = "no ComfyUI was found: `make comfyui` sets one up, COMFYUI_PATH names another"
 NO_CHROMIUM = "no Chromium was found: install one, or set CHROMIUM to its program"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 # Several packages give cv2, and two of them in one environment overwrite each other's files.
@@ -28,17 +28,23 @@ CV2 = ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless
 ASK = "import json, platform, sys; print(json.dumps([sys.path[1:], platform.python_version()]))"
 
 
-def comfyui_folder() -> Path | None:
-    """COMFYUI_PATH, else ~/comfy/ComfyUI, else the ComfyUI that the pack is installed in."""
+def named_folder() -> Path:
+    """COMFYUI_PATH, else ~/comfy/ComfyUI."""
     named = os.environ.get("COMFYUI_PATH")
-    candidates = [Path.home() / "comfy" / "ComfyUI"]
-    if ROOT.parent.name == "custom_nodes":
+    return Path(named).expanduser() if named else Path.home() / "comfy" / "ComfyUI"
+
+
+def comfyui_folder() -> Path | None:
+    """The ComfyUI in `named_folder`, else the one that the pack is installed in."""
+    candidates = [named_folder()]
+    is_named = "COMFYUI_PATH" in os.environ
+    if ROOT.parent.name == "custom_nodes" and not is_named:
         candidates.append(ROOT.parent.parent)
-    for folder in [Path(named).expanduser()] if named else candidates:
+    for folder in candidates:
         if (folder / "main.py").is_file() and (folder / "comfy").is_dir():
             return folder
-    if named:
-        raise FileNotFoundError(f"COMFYUI_PATH={named}: there is no ComfyUI (no main.py)")
+    if is_named:
+        raise FileNotFoundError(f"COMFYUI_PATH={candidates[0]}: there is no ComfyUI (no main.py)")
     return None
 
 
@@ -57,6 +63,13 @@ def find_chromium() -> Path | None:
     named = os.environ.get("CHROMIUM")
     found = named or next((path for path in map(shutil.which, CHROMIUM) if path), None)
     return Path(found) if found else None
+
+
+def read_requirements(path: Path) -> list[Requirement]:
+    """What a requirements file lists."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    texts = [line.partition("#")[0].strip() for line in lines]
+    return [Requirement(text) for text in texts if text]
 
 
 @dataclass(frozen=True)
@@ -95,11 +108,7 @@ class Environment:
     def _wanted(self) -> Iterator[Requirement]:
         minor = ".".join(self.version.split(".")[:2])
         here = {"python_version": minor, "python_full_version": self.version}
-        for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines():
-            text = line.partition("#")[0].strip()
-            if not text:
-                continue
-            wanted = Requirement(text)
+        for wanted in read_requirements(REQUIREMENTS):
             if wanted.marker is None or wanted.marker.evaluate(here):
                 yield wanted
 
@@ -112,18 +121,23 @@ class Environment:
         )
 
 
+def add_requirements(folder: Path) -> None:
+    """Install what the pack needs and ComfyUI's own environment lacks."""
+    environment = Environment.of(python_of(folder))
+    missing = environment.missing()
+    if missing:
+        environment.install(missing)
+
+
 def main() -> None:
     try:
         folder = comfyui_folder()
     except FileNotFoundError as error:
         sys.exit(str(error))
-    python = folder and own_python(folder)
-    if not python:
-        return
-    environment = Environment.of(python)
-    missing = environment.missing()
-    if missing:
-        environment.install(missing)
+    if folder is None:
+        sys.stderr.write(f"{NOT_FOUND}. The tests in tests/comfy are skipped without it.\n")
+    elif own_python(folder):
+        add_requirements(folder)
 
 
 if __name__ == "__main__":
