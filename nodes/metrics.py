@@ -1,6 +1,7 @@
 """The node that measures a translation."""
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from ..live2diff_core.errors import ConfigError
 from . import host
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from ..live2diff_core.live.source import Source
@@ -146,7 +149,7 @@ def _picture(charts: "Charts") -> Any:  # noqa: ANN401 - an IMAGE, or ComfyUI's 
     try:
         drawn = [charts.draw_slices(), charts.draw_errors()]
     except ConfigError as error:
-        host.logger.warning("%s", error)
+        logger.warning("%s", error)
         return host.nothing_yet()
     rgb: Tensor = torch.cat(drawn, dim=1)
     return rgb.movedim(0, -1)[None].float() / 255

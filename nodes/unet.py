@@ -1,13 +1,11 @@
 """The UNet of a ComfyUI MODEL, with every LoRA and merge of the graph, as our engine runs it."""
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
 
 from ..live2diff_core.config import Prediction
 from ..live2diff_core.errors import WeightsKindError
@@ -23,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 WHAT = "this MODEL"
 PREFIX = "diffusion_model."  # of the network's keys in ComfyUI
-SCALES = (".scale_weight", ".scale_input")  # of 8-bit weights; ComfyUI's conversion applies them
 
 # What a class of comfy.model_sampling says of the network's output; None: not made for Live2Diff.
 PREDICTIONS: Mapping[str, Prediction | None] = {
@@ -36,10 +33,9 @@ PREDICTIONS: Mapping[str, Prediction | None] = {
     "COSMOS_RFLOW": None,
 }
 
-Patches = Mapping[str, Sequence[Any]]  # key -> (weight, conversion), then the changes
+Weights = Mapping[str, host.HeldWeight]
 
-# One network for each base that ComfyUI holds, with what it was made from; both go with the base.
-_made: WeakKeyDictionary[Any, tuple[Hashable, host.Resident]] = WeakKeyDictionary()
+COPIES = host.Copies()
 
 
 def unet_of(model: Any, motion_file: Path) -> host.Resident:  # noqa: ANN401 - ComfyUI's MODEL
@@ -49,17 +45,15 @@ def unet_of(model: Any, motion_file: Path) -> host.Resident:  # noqa: ANN401 - C
     changed. Raises WeightsKindError for a MODEL that is not Stable Diffusion 1.5, WeightsError for
     what else is wrong with it or with the motion weights, and ComfyUI's interrupt.
     """
-    patches = {k: p for k, p in model.get_key_patches(PREFIX).items() if not k.endswith(SCALES)}
-    dtype = host.network_dtype(_identity(patches).parameters)
+    weights = host.held_weights(model, PREFIX)
+    dtype = host.network_dtype(_identity(weights).parameters)
     motion = read_motion(motion_file)
-    source = _source(model, motion_file, dtype)
-    known, resident = _made.get(model.model, (None, None))
-    if resident is None or known != source:
-        _made.pop(model.model, None)  # before the next one takes its memory
+
+    def make() -> host.Resident:
         _warn_of_ignored(model)
-        resident = _build(patches, motion, dtype)
-        _made[model.model] = source, resident
-    return resident
+        return _build(weights, motion, dtype)
+
+    return COPIES.of(model.model, _source(model, motion_file, dtype), make)
 
 
 def prediction_of(model: Any) -> Prediction:  # noqa: ANN401 - ComfyUI's MODEL
@@ -82,9 +76,9 @@ def prediction_of(model: Any) -> Prediction:  # noqa: ANN401 - ComfyUI's MODEL
     return prediction
 
 
-def _identity(patches: Patches) -> Identity:
+def _identity(held: Weights) -> Identity:
     """Check by keys and shapes what a MODEL is."""
-    weights = {key.removeprefix(PREFIX): weight for key, ((weight, *_), *_) in patches.items()}
+    weights = {key: weight.stored for key, weight in held.items()}
     infos = {key: TensorInfo(tuple(w.shape), w.dtype) for key, w in weights.items()}
     identity = require(recognise(Path(WHAT), infos, "MODEL"), Kind.SD15_UNET, "the base")
     integers = [key for key, weight in weights.items() if not weight.is_floating_point()]
@@ -101,22 +95,11 @@ def _source(model: Any, motion_file: Path, dtype: torch.dtype) -> Hashable:  # n
     return model.patches_uuid, stamp(motion_file), host.network_device(), dtype
 
 
-def _build(patches: Patches, motion: Motion, dtype: torch.dtype) -> host.Resident:
+def _build(weights: Weights, motion: Motion, dtype: torch.dtype) -> host.Resident:
     device = host.storage_device()
-    spatial = unet_from_ldm(_merged(patches, device, dtype), WHAT, device, dtype)
+    spatial = unet_from_ldm(host.merged(weights, device, dtype), WHAT, device, dtype)
     unet = attach_motion(spatial, motion, device)
     return host.Resident(unet.eval().requires_grad_(False))
-
-
-def _merged(patches: Patches, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Copies, made one after the other: hardly more than their sum is in memory at a time."""
-    progress = host.Progress(len(patches), None)
-    merged: dict[str, Tensor] = {}
-    for key, changes in patches.items():
-        progress.step()
-        weight = host.merged_weight(changes, key)
-        merged[key.removeprefix(PREFIX)] = weight.to(device, dtype)
-    return merged
 
 
 def _warn_of_ignored(model: Any) -> None:  # noqa: ANN401 - ComfyUI's MODEL

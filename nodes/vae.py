@@ -1,54 +1,79 @@
-"""A ComfyUI VAE as our engine's autoencoder."""
+"""The autoencoder of a ComfyUI VAE, as our engine runs it."""
 
+from collections.abc import Hashable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..live2diff_core.errors import WeightsKindError
 from ..live2diff_core.models.autoencoder import KLAutoencoder, TinyAutoencoder
-from ..live2diff_core.weights.autoencoders import SCALE
+from ..live2diff_core.models.layout import lay_out
+from ..live2diff_core.weights.autoencoders import SCALE, taesd_from_file, vae_from_ldm
+from . import host
 
+WHAT = "this VAE"
+TAESD_SCALES = ("vae_scale", "vae_shift")  # between ComfyUI's latents and TAESD's own
 SCALE_TOLERANCE = 1e-3  # half precision rounds it
 FORM = {"latent_channels": 4, "latent_dim": 2, "downscale_ratio": 8, "output_channels": 3}
 ADVICE = "connect the VAE of a Stable Diffusion 1.5 checkpoint, or taesd by Load VAE"
 
+COPIES = host.Copies()
+
 
 class HostAutoencoder(nn.Module):
-    """The network of a VAE, run directly: ComfyUI's own methods would look for memory every time.
+    """A copy of a VAE's weights, in a network of ours that ComfyUI keeps whole on the VAE's device.
 
-    It computes in the VAE's precision on the VAE's device, where `patcher` brings it; results are
-    on the caller's. Latents are the mode of the encoder's distribution.
+    Not the VAE's own network: ComfyUI may fetch its weights layer by layer and give their memory to
+    others, so they could neither be recorded nor counted on. It computes in the VAE's precision;
+    results are on the caller's device and in the caller's precision. Latents are the mode of the
+    encoder's distribution.
     """
-
-    factor, channels = 8, 4
 
     def __init__(self, vae: Any) -> None:  # noqa: ANN401 - ComfyUI's VAE
         """Raises WeightsKindError for a VAE that is not Stable Diffusion 1.5's or TAESD."""
         super().__init__()
         _check_form(vae)
-        self._vae, self._network = vae, vae.first_stage_model
-        self.patcher = vae.patcher
-        tiny = hasattr(self._network, "taesd_encoder")
-        self.alive = (TinyAutoencoder if tiny else KLAutoencoder).alive
-        self.scale = _tiny_scale(self._network) if tiny else SCALE
+        resident = COPIES.of(vae.first_stage_model, _source(vae), lambda: _copy(vae))
+        self.network: KLAutoencoder | TinyAutoencoder = resident.module
+        self.patcher = resident.patcher
+        self.factor, self.channels = self.network.factor, self.network.channels
+        self.alive = self.network.alive
+        self._device, self._dtype = vae.device, vae.vae_dtype
 
     def encode(self, rgb: Tensor) -> Tensor:
         """rgb: (n, 3, h, w) in [0, 1] -> (n, channels, h / factor, w / factor), scaled."""
-        latent = self._network.encode(self._moved(self._vae.process_input(rgb)))
-        return latent.to(rgb.device, rgb.dtype) * self.scale
+        return self.network.encode(self._moved(rgb)).to(rgb)
 
     def decode(self, latent: Tensor) -> Tensor:
         """(n, channels, h, w) -> (n, 3, h factor, w factor), not clamped."""
-        pixels = self._network.decode(self._moved(latent / self.scale))
-        return (pixels.to(latent.device, latent.dtype) + 1) / 2
+        return self.network.decode(self._moved(latent)).to(latent)
 
     def _moved(self, x: Tensor) -> Tensor:
-        return x.to(self._vae.device, self._vae.vae_dtype)
+        return x.to(self._device, self._dtype)
+
+
+def _source(vae: Any) -> Hashable:  # noqa: ANN401 - ComfyUI's VAE
+    return vae.patcher.patches_uuid, vae.device, vae.vae_dtype
+
+
+def _copy(vae: Any) -> host.Resident:  # noqa: ANN401 - ComfyUI's VAE
+    weights, device = host.held_weights(vae.patcher), host.storage_device()
+    scales = {name: weights.pop(name) for name in TAESD_SCALES if name in weights}
+    tensors = host.merged(weights, device, vae.vae_dtype)
+    network: KLAutoencoder | TinyAutoencoder
+    if scales:
+        _check_scale(scales["vae_scale"])
+        network = taesd_from_file(tensors, WHAT, device, vae.vae_dtype)
+    else:
+        network = vae_from_ldm(tensors, WHAT, device, vae.vae_dtype)
+    lay_out((network,), torch.device(vae.device))
+    return host.Resident(network, vae.device)
 
 
 def _check_form(vae: Any) -> None:  # noqa: ANN401 - ComfyUI's VAE
     if vae.first_stage_model is None:
-        raise WeightsKindError(f"this VAE is empty, its checkpoint holds none: {ADVICE}")
+        raise WeightsKindError(f"{WHAT} is empty, its checkpoint holds none: {ADVICE}")
     found = {name: getattr(vae, name) for name in FORM}
     if found != FORM:
         listed = ", ".join(
@@ -56,7 +81,7 @@ def _check_form(vae: Any) -> None:  # noqa: ANN401 - ComfyUI's VAE
             for name, value in found.items()
             if value != FORM[name]
         )
-        raise WeightsKindError(f"this VAE is not Stable Diffusion 1.5's ({listed}): {ADVICE}")
+        raise WeightsKindError(f"{WHAT} is not Stable Diffusion 1.5's ({listed}): {ADVICE}")
 
 
 def _shown(value: object) -> object:
@@ -64,12 +89,10 @@ def _shown(value: object) -> object:
     return value if isinstance(value, int | float) else "of a video"
 
 
-def _tiny_scale(network: Any) -> float:  # noqa: ANN401 - ComfyUI's TAESD
-    """What TAESD divides its latents by, in the precision that it does so."""
-    scale = float(network.vae_scale)
+def _check_scale(held: host.HeldWeight) -> None:
+    scale = float(held.merged())
     if abs(scale - SCALE) > SCALE_TOLERANCE:
         raise WeightsKindError(
-            f"this VAE is a TAESD of another base (its latents are scaled by {scale:.5f}, expected "
+            f"{WHAT} is a TAESD of another base (its latents are scaled by {scale:.5f}, expected "
             f"{SCALE}): {ADVICE}"
         )
-    return scale

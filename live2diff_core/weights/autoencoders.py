@@ -75,8 +75,7 @@ def load_autoencoder(
         state, what = file.read(dtype=dtype), str(path)
     else:
         state, what = _both_halves(file, kind, dtype), f"{path} with its other half"
-    state = {rename(key, TAESD): tensor for key, tensor in state.items()}
-    return _taesd({}, state, what, device, dtype)
+    return taesd_from_file(state, what, device, dtype)
 
 
 def vae_from_ldm(
@@ -91,6 +90,17 @@ def vae_from_ldm(
     table = ldm_table(state, what)
     state = {table.get(key, key): tensor for key, tensor in state.items()}
     return _vae(vae_settings(state, what), state, what, device, dtype)
+
+
+def taesd_from_file(
+    tensors: Mapping[str, Tensor], what: str, device: torch.device, dtype: torch.dtype
+) -> TinyAutoencoder:
+    """TAESD from tensors in the names of its two files, or in diffusers' names.
+
+    Raises WeightsKeyError for missing or unexpected ones.
+    """
+    state = {rename(key, TAESD): tensor for key, tensor in tensors.items()}
+    return _taesd({}, state, what, device, dtype)
 
 
 def ldm_table(keys: Iterable[str], what: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ import torch
 from live2diff_core.errors import WeightsKindError
 from live2diff_core.models.depth import StructureMap
 from tests import checkpoints, sd15
-from tests.nodes.fakes import SCALE, V_PREDICTION, FakeModel, TinyNetwork, fake_vae
+from tests.nodes.fakes import V_PREDICTION, FakeModel, fake_vae, taesd_weights
 from tests.nodes.graph import SETTINGS, images, run
 from tests.pack import pack_module
 
@@ -145,7 +145,7 @@ def test_the_model_is_of_the_parts_that_were_connected(models):
     assert "live2diff" in model.name
 
 
-@pytest.mark.parametrize("vae", [fake_vae(), fake_vae(TinyNetwork(SCALE))])
+@pytest.mark.parametrize("vae", [fake_vae(), fake_vae(taesd_weights())])
 def test_its_stream_shows_the_input_and_the_prompt(models, vae):
     hosted, frames = applied(vae=vae), images(8)
 
@@ -177,6 +177,6 @@ def test_a_depth_model_is_loaded_from_its_folder(models, monkeypatch):
 
 
 def test_a_vae_of_another_base_is_refused_before_weights_are_merged(models, monkeypatch):
-    monkeypatch.setattr(host, "merged_weight", None)
+    monkeypatch.setattr(host, "merged", None)
     with pytest.raises(WeightsKindError, match=r"this VAE is not Stable Diffusion 1\.5's"):
         applied(vae=fake_vae(latent_channels=16))

@@ -47,7 +47,7 @@ def test_a_help_page_with_a_missing_row_is_noticed():
 @cache
 def said_by_the_code() -> str:
     """Every text in the sources, with gaps where values are filled in."""
-    files = (*(ROOT / "nodes").glob("*.py"), *(ROOT / "live2diff_core").rglob("*.py"))
+    files = (*(ROOT / "nodes").rglob("*.py"), *(ROOT / "live2diff_core").rglob("*.py"))
     nodes = [node for f in files for node in ast.walk(ast.parse(f.read_text(encoding="utf-8")))]
     parts = [node.values for node in nodes if isinstance(node, ast.JoinedStr)]
     parts += [[node] for node in nodes if isinstance(node, ast.Constant)]

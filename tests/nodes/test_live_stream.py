@@ -24,6 +24,7 @@ from tests.tiny import make_model, tiny_model
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 host = pack_module("nodes.host")
+prompt = pack_module("nodes.host.prompt")
 live_stream = pack_module("nodes.live_stream")
 LiveSource = pack_module("nodes.sources").LiveSource
 
@@ -44,7 +45,7 @@ class Page:
 
 def told(monkeypatch, client: str | None, **inputs: Any) -> list[tuple[str, dict[str, Any], str]]:
     page = Page(client)
-    monkeypatch.setattr(host, "_server", lambda: page)
+    monkeypatch.setattr(prompt, "prompt_server", lambda: page)
     with living(**tiny(**{"source": run("SocketSource", unique_id="3")[0], **inputs})) as live:
         page.client_id = "somebody else, whose prompt waits"
         if client is not None:
@@ -75,7 +76,7 @@ def test_a_page_that_is_loaded_anew_hears_of_the_stream_again(monkeypatch) -> No
     monkeypatch.setattr(live_stream, "TOLD_EVERY", 0.0)
     monkeypatch.setattr(live_stream, "LOOK_UP", 0.001)
     page = Page("us")
-    monkeypatch.setattr(host, "_server", lambda: page)
+    monkeypatch.setattr(prompt, "prompt_server", lambda: page)
     with living(**tiny(source=run("SocketSource")[0])) as live:
         until(live.stream, lambda _: len(page.sent) > 3)
     *again, end = page.sent
@@ -88,7 +89,7 @@ def test_what_goes_wrong_with_the_source_is_told_in_the_end(monkeypatch) -> None
         raise SourceError("the cable is loose")
 
     page = Page("us")
-    monkeypatch.setattr(host, "_server", lambda: page)
+    monkeypatch.setattr(prompt, "prompt_server", lambda: page)
     with living(**tiny(source=LiveSource("loose", gone))) as live:
         until(live.stream, lambda now: now.error is not None)
     name, about, _ = page.sent[-1]

@@ -16,7 +16,7 @@ from tests.nodes.graph import SETTINGS, run
 from tests.nodes.lives import Feed, Living, files, living, own_threads, pictures, tiny
 from tests.pack import pack_module
 
-host = pack_module("nodes.host")
+host, host_files = pack_module("nodes.host"), pack_module("nodes.host.files")
 SIZE = (64, 64)
 
 
@@ -38,7 +38,7 @@ def output(tmp_path: Path, monkeypatch) -> Path:
         get_filename_list=lambda _: [],
         get_user_directory=lambda: str(tmp_path),
     )
-    monkeypatch.setattr(host, "_folder_paths", lambda: paths)
+    monkeypatch.setattr(host_files, "folder_paths", lambda: paths)
     return top
 
 

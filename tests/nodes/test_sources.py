@@ -28,7 +28,7 @@ from tests.nodes.graph import MAPPINGS, run
 from tests.nodes.lives import files
 from tests.pack import pack_module
 
-host = pack_module("nodes.host")
+host, host_files = pack_module("nodes.host"), pack_module("nodes.host.files")
 server_camera = pack_module("nodes.server_camera")
 VideoSource = MAPPINGS["Live2DiffVideoSource"]
 
@@ -65,7 +65,7 @@ def comfyui(tmp_path: Path, monkeypatch) -> Path:
         get_temp_directory=lambda: str(tmp_path / "temp"),
         get_user_directory=lambda: str(tmp_path / "user"),
     )
-    monkeypatch.setattr(host, "_folder_paths", lambda: paths)
+    monkeypatch.setattr(host_files, "folder_paths", lambda: paths)
     return tmp_path
 
 

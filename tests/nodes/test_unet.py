@@ -3,6 +3,7 @@
 import gc
 import logging
 import weakref
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -16,6 +17,7 @@ from tests.pack import pack_module
 
 unet = pack_module("nodes.unet")
 host = pack_module("nodes.host")
+progress = pack_module("nodes.host.progress")
 QUERY = "input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"
 OURS = "spatial.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"
 
@@ -56,11 +58,31 @@ def test_other_precisions_are_widened(motion, dtype):
 
 
 def test_scaled_weights_are_converted_as_comfyui_says_and_scales_are_no_weights(motion):
-    stored = fakes.tiny_weights()
-    scales = {QUERY.replace(".weight", end): torch.tensor(3.0) for end in unet.SCALES}
-    tripled = {QUERY: lambda weight, inplace: weight.mul_(3)}
-    ours = weights_of(unet.unet_of(FakeModel(stored | scales, conversions=tripled), motion))
+    model = FakeModel()
+    model.hold(QUERY, model.weights[QUERY], convert=lambda weight, inplace: weight.mul_(3))
+    for end in ("scale_weight", "scale_input", "input_scale"):
+        model.hold(QUERY.replace("weight", end), torch.tensor(3.0))
+    ours = weights_of(unet.unet_of(model, motion))
     assert torch.equal(ours[OURS], fakes.tiny_weights()[QUERY] * 3)
+
+
+def test_what_a_layer_multiplies_its_input_by_is_part_of_its_weight(motion):
+    model, smoothing = FakeModel(), torch.linspace(1, 2, 32)
+    model.hold(QUERY.replace("weight", "pre_quant_scale"), smoothing)
+    ours = weights_of(unet.unet_of(model, motion))
+    assert torch.equal(ours[OURS], fakes.tiny_weights()[QUERY] * smoothing)
+
+
+@pytest.mark.parametrize(
+    ("kept_in", "kept"),
+    [("backup", lambda weight: SimpleNamespace(weight=weight)), ("hook_backup", lambda w: (w, 0))],
+)
+def test_weights_that_are_patched_in_place_are_taken_as_they_were(motion, kept_in, kept):
+    model = FakeModel()
+    getattr(model, kept_in)["diffusion_model." + QUERY] = kept(model.weights[QUERY])
+    model.hold(QUERY, model.weights[QUERY] * 9)
+    ours = weights_of(unet.unet_of(model, motion))
+    assert torch.equal(ours[OURS], model.weights[QUERY])
 
 
 def test_the_network_is_ready_to_run(motion):
@@ -81,9 +103,9 @@ def test_a_lora_more_makes_another_one_and_the_last_is_not_kept(motion):
     model = FakeModel()
     seen = weakref.ref(unet.unet_of(model, motion).module)
     model.patches_uuid = uuid4()
-    model.weights[QUERY] = model.weights[QUERY] * 2
+    model.hold(QUERY, model.weights[QUERY] * 2)
     ours = weights_of(unet.unet_of(model, motion))
-    assert torch.equal(ours[OURS], model.weights[QUERY])
+    assert torch.equal(ours[OURS], model.weights[QUERY] * 2)
     gc.collect()
     assert seen() is None
 
@@ -122,7 +144,7 @@ def test_an_interrupt_leaves_nothing_half_made(motion, monkeypatch):
 
     model = FakeModel()
     with monkeypatch.context() as patch:
-        patch.setattr(host, "check_interrupt", interrupt)
+        patch.setattr(progress, "check_interrupt", interrupt)
         with pytest.raises(Interrupted):
             unet.unet_of(model, motion)
     assert weights_of(unet.unet_of(model, motion)).keys() == sd15.tiny_unet().state_dict().keys()
