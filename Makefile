@@ -8,7 +8,11 @@ STAMP := $(VENV)/.installed
 comfyui: venv
 	$(BIN)/python tests/comfy/setup_comfyui.py
 
-.PHONY: venv comfyui demo evaluation gpu test lint format format-check types floors check
+# The tests with a running ComfyUI, in each version, front-end and renderer that the pack promises.
+hosts: venv
+	$(BIN)/python tests/comfy/hosts.py
+
+.PHONY: venv comfyui hosts demo evaluation gpu test lint format format-check types floors check
 
 venv: $(STAMP)
 

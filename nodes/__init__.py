@@ -1,6 +1,6 @@
 """The nodes of the pack, one a file. What they need of ComfyUI is in `host`."""
 
-from . import host, routes
+from . import host, registry, routes
 from .apply import Live2DiffApply
 from .browser_camera import Live2DiffBrowserCamera
 from .bundled_model import Live2DiffBundledModel
@@ -45,3 +45,4 @@ NODE_DISPLAY_NAME_MAPPINGS = {node.__name__: name for node, name in NODE_DISPLAY
 
 host.register_folders()
 host.add_routes(routes.add)
+host.on_prompt(registry.end_unnamed)

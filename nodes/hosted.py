@@ -36,6 +36,11 @@ class HostedModel:
     patchers: tuple[Any, ...]
     computing: Computing = field(default_factory=Computing)
 
+    @property
+    def patcher(self) -> Any:  # noqa: ANN401 - ComfyUI's ModelPatcher
+        """The UNet's holder: where RAM is scarce, ComfyUI first drops outputs that have one."""
+        return self.patchers[0] if self.patchers else None
+
     @cached_property
     def footprint(self) -> Footprint:
         """What the model's memory follows from; counted once, as every run asks."""

@@ -77,7 +77,7 @@ class Live2DiffSampler:
         A run that breaks off ends the session.
         """
         from .conditioning import read_prompt
-        from .registry import SESSIONS
+        from .registry import SESSIONS, end_unnamed
         from .sessions import refuse_seconds
 
         prompt, channels = stream.prompt, stream.hosted.model.text_channels
@@ -92,6 +92,8 @@ class Live2DiffSampler:
             SESSIONS.open(key, stream, stream.warm) as session,
             stream.hosted.running(stream.config, caches=int(session.reprimes_for(prompt))),
         ):
+            session.has_begun = True
+            session.used_by = host.queue_of(key[0]).running_id
             session.direct(prompt)
             done = ImageBatch(session.in_flight + len(images), session.config)
             for frame in _finished(session, images, flush, host.Progress(len(images), unique_id)):
@@ -99,6 +101,7 @@ class Live2DiffSampler:
             in_flight = session.in_flight
         if flush:
             SESSIONS.close(key)
+        end_unnamed(key[0])
         return done.images if done.count else host.nothing_yet(), in_flight
 
 

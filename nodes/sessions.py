@@ -1,6 +1,10 @@
 """Streams between two runs of a graph: what a warm-up gave, and the sessions that are open."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
+
+import torch
 
 from ..live2diff_core.config import StreamConfig
 from ..live2diff_core.errors import ConfigError
@@ -13,8 +17,24 @@ from .hosted import HostedModel
 Key = tuple[str | None, str | None]  # who runs the graph, and the node
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Which warm-up a session began with: the node that ran it, and what it was given."""
+
+    key: Key
+    digest: str
+
+
 class DirectedSession(Session):
-    """A session with the prompt or timeline that it follows."""
+    """A session with the prompt or timeline that it follows.
+
+    origin: its warm-up. has_begun: whether a sampler has taken it. used_by: the id of ComfyUI's
+    prompt in which one did so last.
+    """
+
+    origin: Origin | None = None
+    has_begun: bool = False
+    used_by: str | None = None
 
     def __init__(self, hosted: HostedModel, config: StreamConfig, prompt: Prompt) -> None:
         super().__init__(hosted.model, config, prompt.embedding)
@@ -56,10 +76,19 @@ class Stream:
     def __post_init__(self) -> None:
         refuse_seconds(self.prompt)
 
+    @cached_property
+    def origin(self) -> Origin:
+        """The same for the same frames, settings and prompt of the same node."""
+        digest = hashlib.sha256(repr(self.config).encode())
+        for tensor in (self.prompt.embedding, *(frame.rgb for frame in self.frames)):
+            digest.update(tensor.contiguous().cpu().view(torch.uint8).numpy())
+        return Origin(self.key, digest.hexdigest())
+
     def warm(self, translated: list[Frame] | None = None) -> DirectedSession:
         """A session after its warm-up. translated: takes the frames of that."""
         with self.hosted.running(self.config, caches=1):
             session = DirectedSession(self.hosted, self.config, self.prompt)
+            session.origin = self.origin
             done = session.warmup(self.frames)
         if translated is not None:
             translated += done

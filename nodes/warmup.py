@@ -69,7 +69,7 @@ class Live2DiffWarmup(StreamNode):
     ) -> "tuple[Stream, Tensor]":
         """Translate the first frames, (n, h, w, 3), and leave a session for the sampler."""
         from .conditioning import read_prompt
-        from .registry import SESSIONS
+        from .registry import SESSIONS, tell_if_dropped
         from .sessions import Stream
 
         if problem := _too_few(frames):
@@ -78,6 +78,7 @@ class Live2DiffWarmup(StreamNode):
         prompt = read_prompt(conditioning, model.model.text_channels)
         first = tuple(to_frames(frames[:FRAMES].clone()))  # of the whole batch nothing is kept
         stream = Stream(model, config, prompt, first, (host.client_id(), unique_id))
+        tell_if_dropped(stream)
         progress, done = host.Progress(FRAMES, unique_id), []
         with SESSIONS.open(stream.key, stream, lambda: stream.warm(done)):
             progress.step(done[-1].rgb, FRAMES)

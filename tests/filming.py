@@ -21,7 +21,7 @@ from live2diff_core.stream.session import Session
 from live2diff_core.weights.bundled import load_bundled
 
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-LIMIT, PAUSE, REST = 60, 0.2, 2  # seconds
+LIMIT, PAUSE, REST = 300, 0.2, 2  # seconds
 # The canvas after each picture, as PNG.
 RECORD = """(selector) => {
     window.seen = [];

@@ -32,6 +32,17 @@ async function closeSessions() {
   }
 }
 
+/** What the server says of a node beside its results; `notice` is an id of words.js. */
+function showNotice({ detail }) {
+  const title = app.graph?.getNodeById?.(detail.node)?.title ?? "Live2Diff";
+  app.extensionManager.toast.add({
+    severity: "warn",
+    summary: title,
+    detail: words[detail.notice],
+    life: 10000,
+  });
+}
+
 function showReport(node) {
   const area = document.createElement("textarea");
   area.className = "comfy-multiline-input";
@@ -153,6 +164,7 @@ app.registerExtension({
     addStyles();
     addEventListener("keydown", panicWhileTyping, { capture: true });
     streams.listen();
+    api.addEventListener("live2diff.notice", showNotice);
     await translate();
   },
   nodeCreated(node) {

@@ -6,6 +6,8 @@ import { api } from "../../scripts/api.js";
 export const words = {
   closed: "Live2Diff sessions closed:",
   notClosed: "Live2Diff sessions could not be closed",
+  begunAnew:
+    "The stream begins anew at its warm-up: ComfyUI dropped its output, as it does when memory is scarce. --cache-classic or a larger --cache-ram keeps it.",
   nothingRuns: "No live stream runs in this page",
   stop: "Stop",
   stopTip: "Ends the stream.",

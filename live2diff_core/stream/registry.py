@@ -53,11 +53,18 @@ class SessionRegistry(Generic[S]):
 
     A session belongs to an owner, such as the output of the node that warmed it up, and is closed
     when that is gone. Any thread may call; a session in use is never closed before it is left.
-    limit: a number, or what gives it whenever a session is opened.
+    limit: a number, or what gives it whenever a session is opened. orphaned: called with the key
+    and session of each one whose owner is gone, on any thread, before it is closed; it must neither
+    wait nor use the registry.
     """
 
-    def __init__(self, limit: int | Callable[[], int]) -> None:
+    def __init__(
+        self,
+        limit: int | Callable[[], int],
+        orphaned: Callable[[Hashable, S], None] = lambda *_: None,
+    ) -> None:
         self._limit = limit if callable(limit) else lambda: limit
+        self._orphaned = orphaned
         self._entries: dict[Hashable, _Entry[S]] = {}  # the least recently used one first
         self._lock = Lock()
         self._orphans: deque[_Entry[S]] = deque()
@@ -204,7 +211,10 @@ class SessionRegistry(Generic[S]):
         while self._orphans and self._lock.acquire(blocking=False):
             try:
                 while self._orphans:
-                    self._end(self._orphans.popleft())
+                    entry = self._orphans.popleft()
+                    if entry.session is not None:
+                        self._orphaned(entry.key, entry.session)
+                    self._end(entry)
             finally:
                 self._lock.release()
 

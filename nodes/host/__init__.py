@@ -30,7 +30,7 @@ from .memory import (
 )
 from .modules import inside
 from .progress import Progress, check_interrupt
-from .prompt import check_caching, client_id, nothing_yet, tell
+from .prompt import Prompt, Queue, check_caching, client_id, nothing_yet, on_prompt, queue_of, tell
 from .server import add_routes, listens_on, setting
 from .weights import HeldWeight, held_weights, merged
 
@@ -39,6 +39,8 @@ __all__ = [
     "SUFFIXES",
     "Copies",
     "HeldWeight",
+    "Prompt",
+    "Queue",
     "Progress",
     "Resident",
     "add_routes",
@@ -57,8 +59,10 @@ __all__ = [
     "network_device",
     "network_dtype",
     "nothing_yet",
+    "on_prompt",
     "output_path",
     "output_place",
+    "queue_of",
     "register_folders",
     "setting",
     "storage_device",

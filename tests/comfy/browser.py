@@ -15,9 +15,11 @@ from tests.comfy.install import find_chromium
 
 SIZE = {"width": 1600, "height": 900}
 SECONDS = 1000.0  # of playwright's milliseconds
-START_LIMIT, LOOK_LIMIT = 60 * SECONDS, 20 * SECONDS
-RUN_LIMIT = 240  # seconds
+START_LIMIT, LOOK_LIMIT = 300 * SECONDS, 120 * SECONDS
+RUN_LIMIT = 600  # seconds
 
+# The button itself in newer front-ends, around it in older ones.
+RUN_BUTTON = 'button[data-testid="queue-button"], [data-testid="queue-button"] button'
 READY = "window.app?.vueAppReady && window.app.graph && window.app.extensionManager?.workflow"
 MISSING_TYPES = """() => app.graph.nodes
     .filter((node) => !(node.type in LiteGraph.registered_node_types))
@@ -83,6 +85,7 @@ class FrontEnd:
     errors: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.page.set_default_timeout(LOOK_LIMIT)
         self.page.on("console", self._heard)
         self.page.on("pageerror", self._thrown)
 
@@ -102,7 +105,7 @@ class FrontEnd:
     async def open(self, url: str) -> None:
         await self.page.goto(url)
         await self.page.wait_for_function(READY, timeout=START_LIMIT)
-        await self.page.get_by_test_id("queue-button").wait_for(timeout=START_LIMIT)
+        await self.page.locator(RUN_BUTTON).first.wait_for(timeout=START_LIMIT)
 
     async def load(self, path: Path) -> None:
         """Open a workflow as the template browser does."""
@@ -132,7 +135,7 @@ class FrontEnd:
         async with self.page.expect_response(
             lambda answer: answer.url.endswith("/prompt") and answer.request.method == "POST"
         ) as waiting:
-            await self.page.get_by_test_id("queue-button").get_by_role("button").first.click()
+            await self.page.locator(RUN_BUTTON).first.click()
         answer = await waiting.value
         if not answer.ok:
             return "refused", await answer.json()

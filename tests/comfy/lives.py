@@ -16,7 +16,7 @@ from live2diff_core.live.protocol import FrameHeader
 from tests.comfy.graphs import HEIGHT, WIDTH
 from tests.live.wire import Talk
 
-LIMIT = 60  # seconds after which a test fails instead of waiting for ever
+LIMIT = 300  # seconds after which a test fails instead of waiting for ever
 PAUSE = 0.05  # seconds between two looks: the server answers 20 requests a second
 BEGUN, ENDED = "live2diff.stream", "live2diff.ended"
 KEY = "X-Live2Diff-Key"

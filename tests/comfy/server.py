@@ -17,13 +17,18 @@ import psutil
 from tests.comfy.install import ROOT, Environment, comfyui_folder, python_of
 
 PACK = "live2diff-comfyui"  # a dashed folder name, as a clone of the repository has
-START_LIMIT = 120.0  # seconds
-STOP_LIMIT = 20.0
+START_LIMIT = 600.0  # seconds, for a computer with much else to do; most wait for ten
+STOP_LIMIT = 60.0
+# More of ComfyUI's flags, such as `--cache-ram 1 1` or `--front-end-root FOLDER`, and which of its
+# page's renderers draws the nodes; `make hosts` runs the tests with several.
+FLAGS = shlex.split(os.environ.get("COMFYUI_FLAGS", ""))
+NODES_2 = os.environ.get("COMFYUI_RENDERER", "litegraph") == "nodes2"
 # A first start opens the template browser over the graph; the other two would cover it in pictures.
 SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasInfo": False,
+    "Comfy.VueNodes.Enabled": NODES_2,
 }
 
 
@@ -131,7 +136,7 @@ def start_server(base: Path, listen: str = "127.0.0.1", **variables: str) -> Com
         "--port": port,
     }
     words = [str(word) for option in options.items() for word in option]
-    flags = ["--cpu", "--disable-auto-launch", "--disable-api-nodes"]
+    flags = ["--cpu", "--disable-auto-launch", "--disable-api-nodes", *FLAGS]
     # An editable install of this repository would hide what the pack lacks by itself.
     environment = {**os.environ, **variables, "PYTHONPATH": "", "PYTHONUNBUFFERED": "1"}
     with (base / "comfyui.log").open("wb") as log:

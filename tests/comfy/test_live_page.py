@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from live2diff_core.live.pattern import read_counter
-from tests.comfy.browser import SIZE, FrontEnd, chromium
+from tests.comfy.browser import RUN_BUTTON, SIZE, FrontEnd, chromium
 from tests.comfy.install import NO_CHROMIUM, ROOT, find_chromium
 from tests.comfy.server import ComfyServer
 from tests.filming import (
@@ -38,10 +38,6 @@ SLACK = 2  # threads that the server's own pools may still begin; of three round
 CANVAS = ".live2diff-picture"
 FOLDER = os.environ.get("LIVE2DIFF_SCREENSHOTS")
 
-RUN = """() => {
-    const button = document.querySelector('[data-testid="queue-button"] button');
-    button.click();
-}"""
 LIVE = """() => {
     const node = app.graph.nodes.find(({ type }) => type === "Live2DiffLive");
     const panel = node.widgets.find(({ name }) => name === "live").element;
@@ -100,7 +96,7 @@ async def begin(page: FrontEnd, path: Path, **widgets: Any) -> None:
     await page.set_widgets(**widgets)
     await page.page.evaluate(RECORD, CANVAS)
     await page.page.evaluate(TRACKS)
-    await page.page.evaluate(RUN)
+    await page.page.locator(RUN_BUTTON).first.click()
     await pictures(page.page, 3)
 
 

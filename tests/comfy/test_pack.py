@@ -53,7 +53,8 @@ def inputs_of(info: Info) -> dict[str, tuple[Any, Info]]:
 
 
 def import_line(log: str) -> str:
-    (line,) = re.findall(rf"^ *[\d.]+ seconds.*{PACK}$", log, re.MULTILINE)
+    """ComfyUI's line about the pack, without the level that newer ones begin with."""
+    (line,) = re.findall(rf"^(?:\x1b\[.*?m *)? *([\d.]+ seconds.*{PACK})$", log, re.MULTILINE)
     return line
 
 

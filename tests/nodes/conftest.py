@@ -10,10 +10,11 @@ from tests.pack import pack_module
 
 @pytest.fixture(autouse=True)
 def sessions() -> Iterator[object]:
-    registry = pack_module("nodes.registry").SESSIONS
-    registry.close_all()
-    yield registry
-    registry.close_all()
+    module = pack_module("nodes.registry")
+    module.SESSIONS.close_all()
+    module._dropped.clear()
+    yield module.SESSIONS
+    module.SESSIONS.close_all()
 
 
 @pytest.fixture
