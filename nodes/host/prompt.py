@@ -7,7 +7,6 @@ from typing import Any
 from ...live2diff_core.errors import ConfigError
 from .modules import inside, prompt_server
 
-
 Prompt = Mapping[str, Any]  # node id -> its class and inputs
 
 
