@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ..live2diff_core.config import DepthRule, NoiseScheduleConfig, StepSelection
+from ..live2diff_core.errors import WeightsMissingError
 from . import host
 from .files import (
     STRUCTURE,
@@ -43,8 +44,14 @@ class Live2DiffApply:
         """MODEL, VAE and what lies in the model folders."""
         return {
             "required": {
-                "model": ("MODEL", {"tooltip": "Stable Diffusion 1.5 or a finetune, with LoRAs."}),
-                "vae": ("VAE", {"tooltip": "That of the checkpoint, or taesd, which is fast."}),
+                "model": (
+                    "MODEL",
+                    {"tooltip": "Stable Diffusion 1.5 or a finetune, with LoRAs.", "lazy": True},
+                ),
+                "vae": (
+                    "VAE",
+                    {"tooltip": "That of the checkpoint, or taesd, which is fast.", "lazy": True},
+                ),
                 "motion_weights": (
                     list(motion_files()) or [NO_MOTION],
                     {
@@ -73,14 +80,18 @@ class Live2DiffApply:
         }
 
     @classmethod
-    def VALIDATE_INPUTS(
-        cls, motion_weights: str | None = None, depth_model: str | None = None
-    ) -> bool | str:
-        """What is wrong with the files that are named; a name that is linked is None."""
-        problem = None if motion_weights is None else motion_problem(motion_weights)
-        if problem is None and depth_model is not None:
-            problem = depth_problem(depth_model)
-        return problem or True
+    def VALIDATE_INPUTS(cls, motion_weights: str | None = None) -> bool | str:
+        """What is wrong with the motion weights; a name that is linked is None.
+
+        ComfyUI itself looks for the depth model in the list.
+        """
+        return (motion_weights is not None and motion_problem(motion_weights)) or True
+
+    def check_lazy_status(self, depth_model: str, **_: object) -> list[str]:
+        """Raise WeightsMissingError for a depth model that is not there; else ask for a base."""
+        if problem := depth_problem(depth_model):
+            raise WeightsMissingError(problem)
+        return ["model", "vae"]
 
     @classmethod
     def IS_CHANGED(

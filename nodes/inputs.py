@@ -18,7 +18,10 @@ SIZE_LIMITS = {"min": MULTIPLE, "max": 4096}  # of pictures that are brought to 
 
 Widgets = dict[str, tuple[Any, dict[str, Any]]]
 
-MODEL = ("LIVE2DIFF_MODEL", {"tooltip": "The model: the bundled one, or your own from Apply."})
+MODEL = (
+    "LIVE2DIFF_MODEL",
+    {"lazy": True, "tooltip": "The model: the bundled one, or your own from Apply."},
+)
 CONDITIONING_TIP = (
     "The prompt, from CLIP Text Encode or Prompt Travel; no areas, masks or combinations."
 )
@@ -116,33 +119,41 @@ def check_size(width: int, height: int) -> None:
             )
 
 
-def problem(settings: Mapping[str, Any]) -> str | None:
-    """What is wrong with widgets before a run; those that are linked are None and not looked at."""
-    known = {name: value for name, value in settings.items() if value is not None}
-    try:
-        check_size(known.get("width", MULTIPLE), known.get("height", MULTIPLE))
-        if {"steps", "denoise", "t_index"} <= known.keys():
-            step_selection(known)
-    except ConfigError as error:
-        return str(error)
-    return None
+class SizedNode:
+    """What the nodes have in common that take a model and a size.
+
+    ComfyUI shows what a check before the run finds once for each input that the check names: so it
+    names one. What depends on several is checked when the node's turn comes, before what is lazy is
+    made: nothing is loaded for widgets that cannot be.
+    """
+
+    LAZY: tuple[str, ...] = ("model",)
+
+    def check_lazy_status(self, **given: Any) -> list[str]:  # noqa: ANN401 - inputs
+        """Raise ConfigError for widgets that cannot be; else ask for the rest."""
+        check_size(given["width"], given["height"])
+        return list(self.LAZY)
 
 
-class StreamNode:
+class StreamNode(SizedNode):
     """What the nodes have in common that begin a stream."""
 
+    LAZY = ("model", "conditioning")
+
     @classmethod
-    def VALIDATE_INPUTS(
-        cls,
-        width: int | None = None,
-        height: int | None = None,
-        steps: int | None = None,
-        denoise: float | None = None,
-        t_index: str | None = "",
-    ) -> bool | str:
-        """What is wrong with the widgets, in words."""
-        given = {"width": width, "height": height, "steps": steps, "denoise": denoise}
-        return problem({**given, "t_index": t_index}) or True
+    def VALIDATE_INPUTS(cls, t_index: str | None = None) -> bool | str:
+        """What is wrong with the steps, in words; a linked one is None."""
+        try:
+            if t_index is not None and t_index.strip():
+                StepSelection(parse_t_index(t_index))
+        except ConfigError as error:
+            return str(error)
+        return True
+
+    def check_lazy_status(self, **given: Any) -> list[str]:  # noqa: ANN401 - inputs
+        """Raise ConfigError for widgets that cannot be; else ask for the rest."""
+        step_selection({"t_index": "", **given})
+        return super().check_lazy_status(**given)
 
 
 def step_selection(settings: Mapping[str, Any]) -> StepSelection:

@@ -35,6 +35,7 @@ class Live2DiffLive(StreamNode):
     OUTPUT_TOOLTIPS = ("The last picture, when the stream has been stopped.",)
     FUNCTION = "run"
     OUTPUT_NODE = True
+    LAZY = ("model", "clip")
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -46,7 +47,10 @@ class Live2DiffLive(StreamNode):
                 "model": MODEL,
                 "clip": (
                     "CLIP",
-                    {"tooltip": "Reads the prompt: the CLIP that belongs to the model."},
+                    {
+                        "tooltip": "Reads the prompt: the CLIP that belongs to the model.",
+                        "lazy": True,
+                    },
                 ),
                 "source": ("LIVE2DIFF_SOURCE", {"tooltip": "Where the frames come from."}),
                 "prompt": (

@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 from . import host
-from .inputs import MODEL, SIDES, STEPS, problem, size_widgets
+from .inputs import MODEL, SIDES, STEPS, SizedNode, size_widgets
 
 if TYPE_CHECKING:
     from .hosted import HostedModel
 
 
-class Live2DiffPlan:
+class Live2DiffPlan(SizedNode):
     """Memory needed, free, and what would fit."""
 
     CATEGORY = "Live2Diff/model"
@@ -27,11 +27,6 @@ class Live2DiffPlan:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """What it takes."""
         return {"required": {"model": MODEL, **size_widgets(), "steps": STEPS}}
-
-    @classmethod
-    def VALIDATE_INPUTS(cls, width: int | None = None, height: int | None = None) -> bool | str:
-        """What is wrong with the widgets, in words."""
-        return problem({"width": width, "height": height}) or True
 
     @classmethod
     def IS_CHANGED(cls, **_: object) -> float:

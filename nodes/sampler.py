@@ -11,6 +11,7 @@ from .inputs import CONDITIONING_TIP
 
 if TYPE_CHECKING:
     from ..live2diff_core.frames import Frame
+    from .conditioning import Prompt
     from .sessions import DirectedSession, Stream
 
 
@@ -76,14 +77,9 @@ class Live2DiffSampler:
 
         A run that breaks off ends the session.
         """
-        from .conditioning import read_prompt
         from .registry import SESSIONS, end_unnamed
-        from .sessions import refuse_seconds
 
-        prompt, channels = stream.prompt, stream.hosted.model.text_channels
-        if conditioning is not None:
-            prompt = read_prompt(conditioning, channels)
-            refuse_seconds(prompt)
+        prompt = _prompt(stream, conditioning)
         if not flush:
             host.check_caching()
         key = (host.client_id(), unique_id)
@@ -92,8 +88,7 @@ class Live2DiffSampler:
             SESSIONS.open(key, stream, stream.warm) as session,
             stream.hosted.running(stream.config, caches=int(session.reprimes_for(prompt))),
         ):
-            session.has_begun = True
-            session.used_by = host.queue_of(key[0]).running_id
+            session.take(host.queue_of(key[0]).running_id)
             session.direct(prompt)
             done = ImageBatch(session.in_flight + len(images), session.config)
             for frame in _finished(session, images, flush, host.Progress(len(images), unique_id)):
@@ -103,6 +98,18 @@ class Live2DiffSampler:
             SESSIONS.close(key)
         end_unnamed(key[0])
         return done.images if done.count else host.nothing_yet(), in_flight
+
+
+def _prompt(stream: "Stream", conditioning: list[Any] | None) -> "Prompt":
+    """What the images are translated with. Raises PromptError, ConfigError for seconds."""
+    from .conditioning import read_prompt
+    from .sessions import refuse_seconds
+
+    if conditioning is None:
+        return stream.prompt
+    prompt = read_prompt(conditioning, stream.hosted.model.text_channels)
+    refuse_seconds(prompt)
+    return prompt
 
 
 def _finished(

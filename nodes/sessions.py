@@ -40,6 +40,10 @@ class DirectedSession(Session):
         super().__init__(hosted.model, config, prompt.embedding)
         self._follow(prompt)
 
+    def take(self, prompt_id: str | None) -> None:
+        """A sampler uses it, in ComfyUI's prompt of this id."""
+        self.has_begun, self.used_by = True, prompt_id
+
     def _follow(self, prompt: Prompt) -> None:
         self._prompt, timeline = prompt, prompt.timeline
         self._travel = None if timeline is None else Travel(self, timeline, self.next_index)

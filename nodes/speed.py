@@ -34,7 +34,7 @@ class Live2DiffSpeed:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """The model is asked for when the choices are known to be possible here."""
-        return {"required": {"model": (MODEL[0], {**MODEL[1], "lazy": True}), **_widgets()}}
+        return {"required": {"model": MODEL, **_widgets()}}
 
     def check_lazy_status(
         self, runtime: RuntimeMode, attention: AttentionKind, **_: object

@@ -39,7 +39,7 @@ class Live2DiffTranslateVideo(StreamNode):
         return {
             "required": {
                 "model": MODEL,
-                "conditioning": ("CONDITIONING", {"tooltip": CONDITIONING_TIP}),
+                "conditioning": ("CONDITIONING", {"tooltip": CONDITIONING_TIP, "lazy": True}),
                 "video": ("VIDEO", {"tooltip": "The video, from Load Video or Create Video."}),
                 **size_widgets(),
                 **stream_widgets(),

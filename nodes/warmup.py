@@ -43,7 +43,7 @@ class Live2DiffWarmup(StreamNode):
         tip = "8 frames or more; the first 8 are used. What follows belongs to the sampler."
         return {
             "required": {
-                "model": (MODEL[0], {**MODEL[1], "lazy": True}),
+                "model": MODEL,
                 "conditioning": ("CONDITIONING", {"tooltip": CONDITIONING_TIP, "lazy": True}),
                 "frames": ("IMAGE", {"tooltip": tip}),
                 **size_widgets(),
@@ -53,11 +53,11 @@ class Live2DiffWarmup(StreamNode):
             "hidden": {"unique_id": "UNIQUE_ID"},
         }
 
-    def check_lazy_status(self, frames: Tensor | None = None, **_: object) -> list[str]:
-        """Raise FrameSizeError for too few frames before a model is loaded."""
+    def check_lazy_status(self, frames: Tensor | None = None, **given: Any) -> list[str]:  # noqa: ANN401
+        """Raise FrameSizeError for too few frames, ConfigError for widgets that cannot be."""
         if problem := _too_few(frames):
             raise FrameSizeError(problem)
-        return ["model", "conditioning"]
+        return super().check_lazy_status(**given)
 
     def warm_up(
         self,

@@ -50,6 +50,7 @@ function showReport(node) {
   const widget = node.addDOMWidget("report_text", "live2diff_report", area, {
     serialize: false, // not into the prompt
     hideOnZoom: false,
+    hideInPanel: true, // or the panel of properties would take the element out of its node
     getMinHeight: () => REPORT_HEIGHT,
     getValue: () => area.value,
     setValue: (text) => {

@@ -60,6 +60,44 @@ REMOVE = """(name) => {
 }"""
 
 
+# The Live node in a subgraph whose inputs stand for its prompt and its seed.
+WRAP = """async () => {
+    const live = app.graph.nodes.find(({ type }) => type === "Live2DiffLive");
+    const { subgraph, node } = app.graph.convertToSubgraph(new Set([live]));
+    const inner = subgraph.nodes.find(({ type }) => type === "Live2DiffLive");
+    for (const name of ["prompt", "seed"]) {
+        const slot = inner.inputs.find(({ widget }) => widget?.name === name);
+        if (slot.link == null) subgraph.addInput(name, slot.type).connect(slot, inner);
+    }
+    window.wrapped = { node, inner };
+}"""
+WRAPPED_MESSAGE = """() => {
+    const { element } = wrapped.inner.widgets.find(({ name }) => name === "live");
+    return element.querySelector(".live2diff-message").textContent;
+}"""
+SET_WRAPPED = """([name, value]) => {
+    const widget = wrapped.node.widgets.find((each) => each.name === name);
+    widget.value = value;
+    widget.callback?.(value);
+}"""
+SIZES = """() => [...document.querySelectorAll(".live2diff-picture canvas")]
+    .map((canvas) => [canvas.offsetWidth, canvas.offsetHeight])"""
+SELECT = """(name) => {
+    app.canvas.deselectAll();
+    app.canvas.selectNode(app.graph.nodes.find(({ type }) => type === name));
+}"""
+FOLDED = """() => {
+    const { widgets } = app.graph.nodes.find(({ type }) => type === "Live2DiffLive");
+    const buttons = [...document.querySelectorAll(".live2diff button")];
+    return {
+        button: !buttons.find(({ textContent }) => textContent === "More settings").hidden,
+        widgets: widgets.filter(({ options }) => options?.advanced).map(({ hidden }) => !!hidden),
+    };
+}"""
+SET_RENDERER = "(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
+DRAWN = 500  # milliseconds that a page takes to lay a panel out
+
+
 @pytest.fixture(scope="module")
 async def browser():
     if find_chromium() is None:
@@ -199,3 +237,61 @@ async def test_rounds_leave_no_threads_and_no_memory(page: FrontEnd, server: Com
         sizes.append(await resident_at_rest(process))
     assert min(threads[-3:]) <= max(threads[:3]) + SLACK
     assert min(sizes[-3:]) < max(sizes[:3]) + state_of(SIDE, SIDE) / 2, sizes
+
+
+async def test_sliders_that_a_subgraph_promotes_steer(page: FrontEnd, server: ComfyServer) -> None:
+    await page.load(PATTERN)
+    await page.set_widgets(width=SIDE, height=SIDE, prompt="ink", fit="stretch")
+    await page.page.evaluate(WRAP)
+    await page.page.evaluate(RECORD, CANVAS)
+    await page.page.locator(RUN_BUTTON).first.click()
+    before = await pictures(page.page, ENOUGH // 2)
+    assert max(map(greenness, before)) < 10
+    for name, value in (("prompt", "nightvision"), ("seed", 77)):
+        await page.page.evaluate(SET_WRAPPED, [name, value])
+
+        async def is_told() -> bool:
+            return (await page.page.evaluate(WRAPPED_MESSAGE)).startswith("from frame")
+
+        await eventually(is_told)
+    after = await pictures(page.page, ENOUGH)
+    assert greenness(after[-1]) > 20
+    assert len(streams(server)) == 1
+    await page.page.request.post(f"{server.url}/interrupt")
+    await eventually(lambda: is_idle(server))
+
+
+async def test_the_picture_keeps_its_size_when_the_panel_of_properties_shows_its_node(
+    page: FrontEnd,
+) -> None:
+    await page.load(WEBCAM)
+    toggle = page.page.get_by_label("Toggle properties panel").last
+    if not await toggle.count():
+        pytest.skip("this front-end has no such panel")
+    before = await page.page.evaluate(SIZES)
+    for name in ("Live2DiffLive", "Live2DiffBrowserCamera"):
+        await page.page.evaluate(SELECT, name)
+        await toggle.click()
+        await page.page.wait_for_timeout(DRAWN)
+        await page.page.get_by_label("Toggle properties panel").last.click()
+        await page.page.wait_for_timeout(DRAWN)
+        await page.page.evaluate("() => app.canvas.deselectAll()")
+        await page.page.wait_for_timeout(DRAWN)
+        assert await page.page.evaluate(SIZES) == before
+
+
+async def test_rarely_needed_widgets_are_folded_by_us_where_comfyui_does_not(
+    page: FrontEnd,
+) -> None:
+    own = await page.page.evaluate("() => LiteGraph.vueNodesMode ?? null")
+    await page.load(WEBCAM)
+    assert len((await page.page.evaluate(FOLDED))["widgets"]) > 3
+    if own is None:
+        pytest.skip("this front-end has one renderer")
+    for is_on in (not own, own):
+        await page.page.evaluate(SET_RENDERER, is_on)
+        await page.page.wait_for_timeout(DRAWN)
+        found = await page.page.evaluate(FOLDED)
+        assert set(found["widgets"]) == {found["button"]}
+        if is_on:
+            assert not found["button"]

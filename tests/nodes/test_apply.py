@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from live2diff_core.errors import WeightsKindError
+from live2diff_core.errors import WeightsKindError, WeightsMissingError
 from live2diff_core.models.depth import StructureMap
 from tests import checkpoints, sd15
 from tests.nodes.fakes import V_PREDICTION, FakeModel, fake_vae, taesd_weights
@@ -83,27 +83,28 @@ def test_an_empty_folder_is_shown_as_such(tmp_path, monkeypatch):
     monkeypatch.setenv("LIVE2DIFF_MODELS", str(tmp_path / "nothing"))
     (placeholder,) = choices("motion_weights")
     assert placeholder == "(no motion weights found)"
-    assert "put live2diff.ckpt" in Apply.VALIDATE_INPUTS(placeholder, "structure")
+    assert "put live2diff.ckpt" in Apply.VALIDATE_INPUTS(placeholder)
 
 
 # ---- before a run
 
 
 def test_good_files_pass(models):
-    assert Apply.VALIDATE_INPUTS(MOTION, "structure") is True
-    assert Apply.VALIDATE_INPUTS(None, None) is True  # both linked
+    assert Apply.VALIDATE_INPUTS(MOTION) is True
+    assert Apply.VALIDATE_INPUTS(None) is True  # linked
+    assert Apply().check_lazy_status(depth_model="structure") == ["model", "vae"]
 
 
 def test_a_missing_motion_file_comes_with_where_it_belongs(models):
-    problem = Apply.VALIDATE_INPUTS("live2diff.ckpt", "structure")
+    problem = Apply.VALIDATE_INPUTS("live2diff.ckpt")
     assert str(models / "live2diff") in problem
     assert "`live2diff convert`" in problem
 
 
 def test_a_missing_depth_model_comes_with_where_it_belongs(models):
-    problem = Apply.VALIDATE_INPUTS(MOTION, "midas.pt")
-    assert str(models / "depth") in problem
-    assert "dpt_hybrid_384.pt" in problem
+    with pytest.raises(WeightsMissingError, match=r"dpt_hybrid_384\.pt") as caught:
+        Apply().check_lazy_status(depth_model="midas.pt")
+    assert str(models / "depth") in str(caught.value)
 
 
 def test_animatediffs_motion_module_is_named(models):
@@ -111,7 +112,7 @@ def test_animatediffs_motion_module_is_named(models):
     path = models / "animatediff_models" / "mm_sd_v15_v2.safetensors"
     path.parent.mkdir()
     checkpoints.write_safetensors(path, shapes)
-    problem = Apply.VALIDATE_INPUTS(path.name, "structure")
+    problem = Apply.VALIDATE_INPUTS(path.name)
     assert "is an AnimateDiff v2 motion module; expected a Live2Diff motion module" in problem
 
 

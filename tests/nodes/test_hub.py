@@ -274,7 +274,9 @@ from types import ModuleType, SimpleNamespace
 from aiohttp import web
 server = sys.modules["server"] = ModuleType("server")
 table = web.RouteTableDef()
-server.PromptServer = SimpleNamespace(instance=SimpleNamespace(routes=table))
+server.PromptServer = SimpleNamespace(
+    instance=SimpleNamespace(routes=table, add_on_prompt_handler=lambda handler: None)
+)
 from tests.pack import load_pack
 load_pack()
 heavy = {{"diffusers", "transformers", "accelerate", "cv2", "av"}} & sys.modules.keys()

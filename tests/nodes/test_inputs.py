@@ -1,5 +1,8 @@
 """Widgets that are wrong are named before a run."""
 
+import inspect
+import re
+
 import pytest
 
 from live2diff_core.config import StepSelection
@@ -14,9 +17,11 @@ WIDGETS = {"width": 256, "height": 192, "steps": 2, "denoise": 0.6, "t_index": "
 
 
 @pytest.mark.parametrize("node", NODES)
-def test_good_widgets_pass(node) -> None:
-    assert node.VALIDATE_INPUTS(**WIDGETS) is True
-    assert node.VALIDATE_INPUTS(**{**WIDGETS, "t_index": "30, 36,42", "denoise": 0.02}) is True
+def test_good_widgets_pass_and_ask_for_the_model(node) -> None:
+    for change in ({}, {"t_index": "30, 36,42", "denoise": 0.02}):
+        given = {**WIDGETS, **change}
+        assert node.VALIDATE_INPUTS(t_index=given["t_index"]) is True
+        assert node().check_lazy_status(**given) == ["model", "conditioning"]
 
 
 @pytest.mark.parametrize("node", NODES)
@@ -27,23 +32,39 @@ def test_good_widgets_pass(node) -> None:
         ({"height": 0}, "height must .* nearest is 64"),
         ({"height": 4096}, "height must .* nearest is 2048"),
         ({"t_index": "30,x"}, "t_index is numbers"),
-        ({"t_index": "42,30"}, "must ascend"),
-        ({"t_index": "30,99"}, r"must lie in 0\.\.49"),
         ({"steps": 9}, "steps must be 1 to 8"),
         ({"denoise": 0.02, "steps": 4}, "raise the strength or lower the steps"),
         ({"denoise": 1.5}, "at most 1"),
     ],
 )
-def test_wrong_widgets_are_explained(node, change, words) -> None:
-    problem = node.VALIDATE_INPUTS(**{**WIDGETS, **change})
-    assert isinstance(problem, str)
-    with pytest.raises(AssertionError, match=words):
-        raise AssertionError(problem)
+def test_wrong_widgets_are_explained_before_a_model_is_asked_for(node, change, words) -> None:
+    with pytest.raises(ConfigError, match=words):
+        node().check_lazy_status(**{**WIDGETS, **change})
 
 
 @pytest.mark.parametrize("node", NODES)
-def test_linked_widgets_are_left_to_the_run(node) -> None:
-    assert node.VALIDATE_INPUTS(**dict.fromkeys(WIDGETS)) is True
+@pytest.mark.parametrize(
+    ("t_index", "words"),
+    [
+        ("30,x", "t_index is numbers"),
+        ("42,30", "must ascend"),
+        ("30,99", r"must lie in 0\.\.49"),
+    ],
+)
+def test_wrong_steps_are_explained_before_a_run(node, t_index, words) -> None:
+    assert re.search(words, node.VALIDATE_INPUTS(t_index=t_index))
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_linked_steps_are_left_to_the_run(node) -> None:
+    assert node.VALIDATE_INPUTS(t_index=None) is True
+
+
+def test_a_check_before_the_run_names_one_input() -> None:
+    """ComfyUI shows its answer once for each input that it names."""
+    for name, node in MAPPINGS.items():
+        if check := getattr(node, "VALIDATE_INPUTS", None):
+            assert len(inspect.signature(check).parameters) == 1, name
 
 
 def test_the_timeline_is_read_before_a_run() -> None:

@@ -204,8 +204,9 @@ def test_a_timeline_in_seconds_needs_a_video() -> None:
 def test_too_few_frames_are_refused_before_a_model_is_loaded() -> None:
     node = MAPPINGS["Live2DiffWarmup"]()
     with pytest.raises(FrameSizeError, match="got 5"):
-        node.check_lazy_status(frames=images(5), width=64)
-    assert node.check_lazy_status(frames=images(8), width=64) == ["model", "conditioning"]
+        node.check_lazy_status(frames=images(5), **SETTINGS)
+    asked = node.check_lazy_status(frames=images(8), **SETTINGS)
+    assert asked == ["model", "conditioning"]
 
 
 def test_the_limit_closes_the_least_recently_used(sessions, monkeypatch) -> None:

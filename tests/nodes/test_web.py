@@ -1,6 +1,5 @@
 """What people see of the pack besides its Python and help: translations, settings, workflows."""
 
-import inspect
 import re
 from itertools import combinations
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import cv2
 import pytest
 
+from live2diff_core.errors import Live2DiffError
 from tests.nodes.pages import (
     CLASSES,
     FILES,
@@ -22,6 +22,7 @@ from tests.nodes.pages import (
 )
 from tests.pack import ROOT, pack_module
 
+SizedNode = pack_module("nodes.inputs").SizedNode
 LANGUAGES = ("en", "zh", "ja")
 NAMES = {"Live2Diff", "VAE", "CLIP"}  # that are the same in every language
 CORE_CATEGORIES = {"conditioning", "model", "video"}  # of ComfyUI's, which it translates itself
@@ -224,11 +225,11 @@ def own_problems(cls, inputs):
     known = specs(cls).keys() & inputs.keys()
     widgets = {k: inputs[k] for k in known if not isinstance(inputs[k], list)}
     yield from (f"{k} is {v!r}" for k, v in widgets.items() if not takes(k, v, *specs(cls)[k]))
-    check = getattr(cls, "VALIDATE_INPUTS", None)
-    asked = inspect.signature(check).parameters.keys() if check else set()
-    if check and not FILES & asked:
-        said = check(**{name: value for name, value in widgets.items() if name in asked})
-        yield from [] if said is True else [said]
+    if issubclass(cls, SizedNode):
+        try:
+            cls().check_lazy_status(**{"frames": None, **widgets})
+        except Live2DiffError as error:
+            yield str(error)
 
 
 def takes(name: str, value, kind, options) -> bool:

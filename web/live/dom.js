@@ -44,6 +44,7 @@ export function addPanel(node, name, root, height) {
   const widget = node.addDOMWidget(name, "live2diff_panel", root, {
     serialize: false, // not into the prompt
     hideOnZoom: false,
+    hideInPanel: true, // or the panel of properties would take the element out of its node
     getMinHeight: () => height,
   });
   widget.serialize = false; // nor into the workflow

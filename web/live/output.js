@@ -1,10 +1,12 @@
 // The panel of the Live node: the picture, how the stream does, and its buttons.
 
+import { app } from "../../../scripts/app.js";
 import { fill, words } from "../words.js";
 import { addPanel, button, chain, copy, element, watch } from "./dom.js";
-import { fold, news, rareWidgets, watchWidgets } from "./widgets.js";
+import { fold, hostFolds, news, rareWidgets, watchPromoted, watchWidgets } from "./widgets.js";
 
 const HEIGHT = 380;
+const RENDERER = "Comfy.VueNodes.Enabled"; // a setting
 const TOGGLES = ["pause", "freeze", "passthrough", "panic"];
 const ALWAYS = new Set(["fullScreen", "settings"]); // also while no stream runs
 
@@ -17,6 +19,8 @@ export class OutputPanel {
   #showsOwn = true;
   #rare;
   #isFolded = true;
+  #onRenderer = () => setTimeout(() => this.#fold());
+  #unwatch = () => {};
   #state = element("p", { className: "live2diff-state", title: words.latencyTip });
   #message = element("p", { className: "live2diff-message", role: "status" });
   #trouble = element("p", { className: "live2diff-trouble", role: "alert", hidden: true });
@@ -30,11 +34,15 @@ export class OutputPanel {
     watchWidgets(node, {
       onLive: (name) => this.#steer([name]),
       onOther: (label) => this.#live?.say(fill(words.nextRun, label)),
-      onQueued: (name) => this.#live && news(node, this.#live.values, [name]),
+      onQueued: (name) => this.#know(name),
     });
-    if (this.#rare) fold(node, this.#rare, true);
+    this.#fold();
     this.#add();
-    chain(node, "onRemoved", () => streams.settleSoon());
+    app.ui.settings.addEventListener(`${RENDERER}.change`, this.#onRenderer);
+    chain(node, "onRemoved", () => {
+      app.ui.settings.removeEventListener(`${RENDERER}.change`, this.#onRenderer);
+      streams.settleSoon();
+    });
     streams.settleSoon();
     this.render();
   }
@@ -42,12 +50,17 @@ export class OutputPanel {
   join(live) {
     this.#live = live;
     this.#steer();
+    this.#unwatch = watchPromoted(live.path, {
+      onLive: (name) => this.#steer([name]),
+      onQueued: (name) => this.#know(name),
+    });
     this.render();
   }
 
   leave(live) {
     if (this.#live !== live) return;
     this.#live = null;
+    this.#unwatch();
     this.#own.srcObject = null;
     this.render(live.status);
   }
@@ -90,14 +103,13 @@ export class OutputPanel {
       },
       settings: () => {
         this.#isFolded = !this.#isFolded;
-        fold(this.#node, this.#rare, this.#isFolded);
+        this.#fold();
         this.render();
       },
     };
     const make = ([name, act]) => [name, button(words[name], words[`${name}Tip`], act)];
     const buttons = Object.fromEntries(Object.entries(acts).map(make));
     buttons.panic.classList.add("live2diff-panic");
-    buttons.settings.hidden = !this.#rare;
     return buttons;
   }
 
@@ -127,8 +139,20 @@ export class OutputPanel {
   /** Tell the stream what the widgets, or some of them, say that it does not know yet. */
   #steer(names) {
     if (!this.#live) return;
-    const changes = news(this.#node, this.#live.values, names);
+    const changes = news(this.#live.path, this.#live.values, names);
     if (Object.keys(changes).length) this.#live.steer(changes);
+  }
+
+  /** A value for the next run, which changes nothing in this one. */
+  #know(name) {
+    if (this.#live) news(this.#live.path, this.#live.values, [name]);
+  }
+
+  /** Fold the rarely needed widgets, where ComfyUI does not do so itself. */
+  #fold() {
+    const isHosts = hostFolds(this.#rare);
+    fold(this.#node, this.#rare, this.#isFolded && !isHosts);
+    this.#buttons.settings.hidden = isHosts;
   }
 }
 

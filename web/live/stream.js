@@ -48,6 +48,11 @@ export class Live {
     this.#onEnd = onEnd;
   }
 
+  /** The id of its node as prompts have it. */
+  get path() {
+    return this.#about.node;
+  }
+
   get films() {
     return FILMED.includes(this.#about.feed?.shows);
   }

@@ -1,7 +1,11 @@
 // The widgets of the Live node, which steer its stream while it runs.
 
+import { api } from "../../../scripts/api.js";
 import { chain } from "./dom.js";
+import { findNode, sourceOf } from "./graph.js";
 
+const LOOK = 200; // milliseconds between two looks at a subgraph's widgets
+const DRAWN = 1000; // milliseconds within which ComfyUI draws a seed for the next run
 const TYPING = 400; // milliseconds after the last key
 // What a widget's value is to the stream; all others need a new run.
 const LIVE = {
@@ -36,11 +40,16 @@ export function watchWidgets(node, { onLive, onOther, onQueued }) {
   }
 }
 
-/** Changes for the stream, of widgets whose values are not those that it has; it has them now. */
-export function news(node, values, names = Object.keys(LIVE)) {
+/**
+ * Changes for the stream, of widgets whose values are not those that it has; it has them now. path:
+ * the node's id in the prompt.
+ */
+export function news(path, values, names = Object.keys(LIVE)) {
   const changes = {};
-  for (const { name, value } of node.widgets) {
-    if (!(name in LIVE) || !names.includes(name) || isLinked(node, name)) continue;
+  for (const name of names.filter((each) => each in LIVE)) {
+    const widget = sourceOf(path, name);
+    if (!widget) continue; // a node's output overrules it
+    const { value } = widget;
     if (values.has(name) && values.get(name) !== value) Object.assign(changes, LIVE[name](value));
     values.set(name, value);
   }
@@ -48,12 +57,45 @@ export function news(node, values, names = Object.keys(LIVE)) {
 }
 
 /**
- * The widgets that are rarely needed, where the front-end does not hide them by itself: null where it
- * does. They take no room while they are folded.
+ * Look again and again for changes of widgets that stand for those of a node elsewhere, as on a
+ * subgraph: whoever sets those tells the node nothing. onLive(name) and onQueued(name) as in
+ * watchWidgets. Gives what ends it.
  */
+export function watchPromoted(path, { onLive, onQueued }) {
+  const seen = new Map();
+  const tellTyped = later(onLive);
+  let queued = 0;
+  const listen = () => (queued = Date.now());
+  const look = () => {
+    for (const name of Object.keys(LIVE)) {
+      const widget = sourceOf(path, name);
+      if (!widget || widget === findNode(path).widgets.find((own) => own.name === name)) continue;
+      const before = seen.get(name);
+      seen.set(name, widget.value);
+      if (before === undefined || before === widget.value) continue;
+      if (name === "seed" && Date.now() - queued < DRAWN) onQueued(name);
+      else if (TYPED.has(name)) tellTyped(name);
+      else onLive(name);
+    }
+  };
+  api.addEventListener("promptQueued", listen);
+  const timer = setInterval(look, LOOK);
+  return () => {
+    clearInterval(timer);
+    api.removeEventListener("promptQueued", listen);
+  };
+}
+
+/** The widgets that are rarely needed; they take no room while they are folded. */
 export function rareWidgets(node) {
-  if (node.widgets.some(({ advanced }) => advanced)) return null;
-  return node.widgets.filter(({ options }) => options?.advanced);
+  return node.widgets.filter(({ options, advanced }) => advanced || options?.advanced);
+}
+
+/** Whether ComfyUI hides rarely needed widgets by itself: Nodes 2.0 does, and front-ends that say so
+ * of the widget.
+ */
+export function hostFolds(widgets) {
+  return Boolean(globalThis.LiteGraph?.vueNodesMode) || widgets.some(({ advanced }) => advanced);
 }
 
 export function fold(node, widgets, isFolded) {
@@ -65,11 +107,6 @@ export function fold(node, widgets, isFolded) {
   const [width, height] = node.size;
   node.setSize([width, isFolded ? height : Math.max(height, node.computeSize()[1])]);
   node.setDirtyCanvas(true, true);
-}
-
-/** Whether a widget is overruled by a link. */
-function isLinked(node, name) {
-  return node.inputs?.some(({ widget, link }) => widget?.name === name && link != null);
 }
 
 /** Whether a widget is "control after generate" of another. */
