@@ -29,6 +29,13 @@ class Live2DiffApply:
     """A MODEL and a VAE of Stable Diffusion 1.5 with Live2Diff's motion weights."""
 
     CATEGORY = "Live2Diff/model"
+    SEARCH_ALIASES = (
+        "sd 1.5 to stream",
+        "motion weights",
+        "streaming model",
+        "style transfer",
+        "video to video",
+    )
     DESCRIPTION = (
         "Makes a streaming model of your own Stable Diffusion 1.5 MODEL, with all LoRAs and merges "
         "before it, and Live2Diff's motion weights. The MODEL itself is not changed. Put LCM-LoRA "

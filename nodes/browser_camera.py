@@ -9,6 +9,12 @@ class Live2DiffBrowserCamera:
     """The camera, or the screen, of the computer that the browser runs on."""
 
     CATEGORY = "Live2Diff/live"
+    SEARCH_ALIASES = (
+        "webcam",
+        "camera",
+        "screen share",
+        "realtime input",
+    )
     DESCRIPTION = (
         "The camera of the computer that you sit at, or its screen, even when ComfyUI runs far "
         "away. The browser asks for permission when the graph runs. Browsers give a camera to "

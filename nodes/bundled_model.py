@@ -20,6 +20,12 @@ class Live2DiffBundledModel:
     """The small model that comes with the pack."""
 
     CATEGORY = "Live2Diff/model"
+    SEARCH_ALIASES = (
+        "bundled model",
+        "style transfer",
+        "cpu model",
+        "quick start",
+    )
     DESCRIPTION = (
         "The small model that comes with the pack: no download, runs on a CPU. It knows nine "
         "styles by name: ink, neon, comic, blueprint, chalk, thermal, popart, watercolor, "

@@ -12,6 +12,11 @@ class Live2DiffExampleVideo:
     """The clip that comes with the pack."""
 
     CATEGORY = "Live2Diff/video"
+    SEARCH_ALIASES = (
+        "sample clip",
+        "test video",
+        "demo video",
+    )
     DESCRIPTION = (
         "A short clip to try things with: four seconds of Big Buck Bunny (Blender Foundation, "
         "CC BY 3.0)."

@@ -15,6 +15,7 @@ from .inputs import (
 
 if TYPE_CHECKING:
     from .hosted import HostedModel
+    from .live_stream import LiveRun
     from .record import Recording
     from .sources import LiveSource
 
@@ -25,6 +26,16 @@ class Live2DiffLive(StreamNode):
     """Runs a live source through the model, shown in the node, until it is stopped."""
 
     CATEGORY = "Live2Diff/live"
+    SEARCH_ALIASES = (
+        "realtime",
+        "real-time",
+        "webcam",
+        "stream",
+        "obs",
+        "video to video",
+        "style transfer",
+        "vj",
+    )
     DESCRIPTION = (
         "Translates a camera, a screen, a video or what a program sends, live, until you press "
         "Stop. Prompt and sliders act while it runs. The picture is shown here, and on a bare page "
@@ -91,13 +102,16 @@ class Live2DiffLive(StreamNode):
         place = Place(host.client_id(), unique_id, settings["view_name"].strip())
         with live_run(place, model, clip, source, record, settings) as run:
             run.wait()
-        last = host.nothing_yet() if run.last_frame is None else run.last_frame
-        if run.path is None or not run.path.exists():
-            return {"result": (last,)}
-        return {
-            "ui": {"images": [host.output_place(run.path)], "animated": (True,)},
-            "result": (last,),
-        }
+        if run.last_frame is None:
+            return {"result": (host.nothing_yet(),)}
+        return {"ui": _shown(run), "result": (run.last_frame,)}
+
+
+def _shown(run: "LiveRun") -> dict[str, Any]:
+    """The recording, where there is one, else the last picture, as ComfyUI shows results."""
+    if run.path is not None and run.path.exists():
+        return {"images": [host.output_place(run.path)], "animated": (True,)}
+    return {"images": [host.preview_picture(run.last_frame[0])]}
 
 
 def _advanced(widget: tuple[Any, dict[str, Any]]) -> tuple[Any, dict[str, Any]]:

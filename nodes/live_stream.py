@@ -44,12 +44,13 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class LiveRun:
-    """A stream that runs. path: of its recording, if there is one."""
+    """A stream that runs. path: of its recording, if there is one. prompt: the id of ComfyUI's."""
 
     stream: ServedStream
     source: LiveSource
     place: Place
     path: Path | None
+    prompt: str | None
 
     def wait(self) -> None:
         """Until the stream ends. Raises ComfyUI's interrupt."""
@@ -74,6 +75,7 @@ class LiveRun:
         feed = self.source.feed
         return {
             "key": hub.stream_key(self.place.client, self.place.node),
+            "prompt": self.prompt,
             "view": f"view/{self.stream.id}",
             "feed": feed and vars(feed),
         }
@@ -110,7 +112,7 @@ def live_run(
         undo.callback(stream.close)
         streams.add(stream, hub.stream_key(place.client, place.node))
         undo.callback(streams.remove, stream_id)
-        run = LiveRun(stream, source, place, path)
+        run = LiveRun(stream, source, place, path, host.queue_of(place.client).running_id)
         undo.callback(run.told_end)
         yield run
 

@@ -28,6 +28,12 @@ class Live2DiffMetrics:
     """Flicker, drift and structure of a translation against its input."""
 
     CATEGORY = "Live2Diff/video"
+    SEARCH_ALIASES = (
+        "flicker",
+        "consistency",
+        "measure video",
+        "warp error",
+    )
     DESCRIPTION = (
         "Measures a translated video against its input: flicker, drift, cuts, kept structure. "
         "Gives a table, the figures as JSON, and a picture of one column of pixels over time. "

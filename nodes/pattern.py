@@ -12,6 +12,11 @@ class Live2DiffTestPattern:
     """Shapes that move, with the number of each frame burnt in."""
 
     CATEGORY = "Live2Diff/live"
+    SEARCH_ALIASES = (
+        "test card",
+        "test source",
+        "calibration",
+    )
     DESCRIPTION = (
         "A moving picture without a camera, to see that all works before the show. Each frame "
         "carries its number, for people in digits and for programs in bars."

@@ -13,6 +13,12 @@ class Live2DiffPlan(SizedNode):
     """Memory needed, free, and what would fit."""
 
     CATEGORY = "Live2Diff/model"
+    SEARCH_ALIASES = (
+        "vram",
+        "memory",
+        "out of memory",
+        "what fits",
+    )
     DESCRIPTION = (
         "Says how much memory a stream needs, how much is free, and which size and steps would "
         "fit, before anything runs."

@@ -12,6 +12,12 @@ class Live2DiffPromptTravel:
     """A timeline of prompts as a CONDITIONING."""
 
     CATEGORY = "Live2Diff/conditioning"
+    SEARCH_ALIASES = (
+        "prompt schedule",
+        "prompt timeline",
+        "keyframes",
+        "prompt interpolation",
+    )
     DESCRIPTION = (
         "Prompts over time: a stream travels from each one to the next. Two keys side by side are "
         "a cut. Other nodes than Live2Diff's see the first prompt."

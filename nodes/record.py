@@ -41,6 +41,12 @@ class Live2DiffRecord:
     """Records what Live shows."""
 
     CATEGORY = "Live2Diff/live"
+    SEARCH_ALIASES = (
+        "record stream",
+        "save video",
+        "capture",
+        "mp4",
+    )
     DESCRIPTION = (
         "Records a live stream to a video in ComfyUI's output folder while it runs. It never slows "
         "the stream: where the disk is too slow, frames are left out. Every run makes a new file, "

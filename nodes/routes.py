@@ -1,5 +1,5 @@
-"""What the pack answers on ComfyUI's server: its sessions, its live streams, and its workflows as
-templates.
+"""What the pack answers on ComfyUI's server: its sessions, its live streams, its workflows as
+templates, and its help.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PACK = Path(__file__).parent.parent
+ENGLISH = "en"
 
 
 def add(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
@@ -27,6 +28,7 @@ def add(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
     _add_sessions(routes)
     _add_live(routes)
     _add_templates(routes)
+    _add_help(routes)
 
 
 def _add_live(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
@@ -49,6 +51,25 @@ def _tell_token() -> None:
         hub.policy()
     except ConfigError as error:
         logger.error("live streams are off: %s", error)
+
+
+def _add_help(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
+    """Serve each node's help page in the user's language, in English to all others.
+
+    The front-end asks for the page in its language first, then for one without a language.
+    """
+    from aiohttp import web
+
+    for folder in sorted((PACK / "web" / "docs").iterdir()):
+        top = f"/extensions/{PACK.name}/docs/{folder.name}"
+
+        async def page(request: web.Request, folder: Path = folder) -> web.FileResponse:
+            pages = {path.stem: path for path in folder.glob("*.md")}
+            language = request.match_info.get("language", ENGLISH)
+            return web.FileResponse(pages.get(language, pages[ENGLISH]))
+
+        routes.get(f"{top}.md")(page)
+        routes.get(f"{top}/{{language}}.md")(page)
 
 
 def _add_templates(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table

@@ -19,6 +19,12 @@ class Live2DiffSampler:
     """Pushes images through a stream and keeps its cache from run to run."""
 
     CATEGORY = "Live2Diff/stream"
+    SEARCH_ALIASES = (
+        "stream sampler",
+        "frame by frame",
+        "video to video",
+        "per frame",
+    )
     DESCRIPTION = (
         "Translates the next images of a stream. It remembers where it was: each run goes on from "
         "the one before, until the warm-up changes or flush ends the stream."

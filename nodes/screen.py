@@ -14,6 +14,12 @@ class Live2DiffScreen:
     """What a monitor of the computer shows that ComfyUI runs on."""
 
     CATEGORY = "Live2Diff/live"
+    SEARCH_ALIASES = (
+        "screen capture",
+        "desktop",
+        "window capture",
+        "monitor",
+    )
     DESCRIPTION = (
         "The screen of the computer that ComfyUI runs on. For the screen of the computer that you "
         "sit at, take Browser Camera and choose screen."

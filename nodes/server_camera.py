@@ -16,6 +16,12 @@ class Live2DiffServerCamera:
     """A camera that is plugged into the computer that ComfyUI runs on."""
 
     CATEGORY = "Live2Diff/live"
+    SEARCH_ALIASES = (
+        "webcam",
+        "usb camera",
+        "capture card",
+        "camera",
+    )
     DESCRIPTION = (
         "A camera or capture card of the computer that ComfyUI runs on: no browser in between, so "
         "less delay. If it is unplugged, the stream holds its picture and waits for its return."

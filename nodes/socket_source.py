@@ -9,6 +9,12 @@ class Live2DiffSocketSource:
     """Frames from a program of your own, over a WebSocket."""
 
     CATEGORY = "Live2Diff/live"
+    SEARCH_ALIASES = (
+        "websocket",
+        "program input",
+        "touchdesigner",
+        "frames from a program",
+    )
     DESCRIPTION = (
         "Frames that a program sends to ComfyUI's server, and gets back translated: "
         "docs/protocol.md says how, examples/comfyui_live.py does it. While Live runs, this node "

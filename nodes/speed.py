@@ -22,6 +22,12 @@ class Live2DiffSpeed:
     """The same model, computed faster or with a smaller cache."""
 
     CATEGORY = "Live2Diff/model"
+    SEARCH_ALIASES = (
+        "compile",
+        "cuda graph",
+        "faster",
+        "fps",
+    )
     DESCRIPTION = (
         "Has a model computed in another way: faster, or with a smaller cache. As it comes it "
         "changes nothing. What this computer cannot do is said before the model is loaded."

@@ -24,6 +24,14 @@ class Live2DiffTranslateVideo(StreamNode):
     """Translates a video file to a video file, frame by frame."""
 
     CATEGORY = "Live2Diff/video"
+    SEARCH_ALIASES = (
+        "video to video",
+        "vid2vid",
+        "v2v",
+        "style transfer",
+        "stylize video",
+        "restyle",
+    )
     DESCRIPTION = (
         "Translates a whole video: the same rate, the same sound, a frame for a frame. It is "
         "written while it is made, so memory does not grow with its length. Wire it to Save Video."

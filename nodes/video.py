@@ -30,13 +30,22 @@ def open_video(video: Any) -> Iterator[Source]:  # noqa: ANN401 - ComfyUI's VIDE
         with _images_of(video) as images:
             yield images
     elif isinstance(origin, Path):
-        with VideoFile(origin) as file:
+        with opened_file(origin, *host.trim_window(video)) as file:
             yield file
     else:
         with _scratch_file("") as copy:
             copy.write_bytes(origin.getbuffer())
-            with VideoFile(copy) as file:
+            with opened_file(copy, *host.trim_window(video)) as file:
                 yield file
+
+
+def opened_file(path: Path, start: float, duration: float) -> Source:
+    """A video file, or a part of it. Raises SourceError."""
+    if start <= 0 and duration <= 0:
+        return VideoFile(path)
+    from ..live2diff_core.live.trim import TrimmedVideo
+
+    return TrimmedVideo(path, start, duration)
 
 
 class ImageSource(Source):

@@ -22,6 +22,13 @@ class Live2DiffVideoSource:
     """A video that plays as a camera would."""
 
     CATEGORY = "Live2Diff/live"
+    SEARCH_ALIASES = (
+        "video file input",
+        "rtsp",
+        "ip camera",
+        "image sequence",
+        "stream input",
+    )
     DESCRIPTION = (
         "Plays a video in real time, again and again if you like: to rehearse, or as a background. "
         "Connect a VIDEO (Load Video), or choose a folder of pictures, or write the address of a "
@@ -117,8 +124,7 @@ def _checked(open_source: "Callable[[], Source]") -> "Callable[[], Source]":
 
 
 def _video(video: Any) -> "Callable[[], Source]":  # noqa: ANN401 - ComfyUI's VIDEO
-    from ..live2diff_core.live.source import VideoFile
-    from .video import ImageSource
+    from .video import ImageSource, opened_file
 
     origin = host.video_origin(video)
     if origin is None:
@@ -128,7 +134,7 @@ def _video(video: Any) -> "Callable[[], Source]":  # noqa: ANN401 - ComfyUI's VI
         copy = host.temporary_path("")  # until ComfyUI starts again
         copy.write_bytes(origin.getbuffer())
         origin = copy
-    return _checked(partial(VideoFile, origin))
+    return _checked(partial(opened_file, origin, *host.trim_window(video)))
 
 
 def _folder(name: str) -> "Callable[[], Source]":

@@ -28,6 +28,11 @@ class Live2DiffWarmup(StreamNode):
     """Opens a stream with its first frames."""
 
     CATEGORY = "Live2Diff/stream"
+    SEARCH_ALIASES = (
+        "start stream",
+        "first frames",
+        "kv cache",
+    )
     DESCRIPTION = (
         "Begins a stream: translates the first 8 frames together and keeps them as what every "
         "later frame looks back at. The sampler goes on from there."

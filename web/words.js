@@ -28,6 +28,7 @@ export const words = {
   settings: "More settings",
   settingsTip: "Shows what is rarely needed.",
   idle: "press Run to start",
+  queued: "queued: it starts when what runs before it has ended",
   stopping: "stopping",
   ended: "the stream has ended",
   connecting: "connecting",

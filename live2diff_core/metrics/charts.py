@@ -121,7 +121,7 @@ class _Means:
 def check_charts() -> None:
     """Raise ConfigError where pictures cannot be drawn."""
     if find_spec("matplotlib") is None:
-        raise ConfigError("the pictures need matplotlib: pip install 'live2diff[metrics]'")
+        raise ConfigError("the pictures need matplotlib: pip install matplotlib")
 
 
 def _figure(height: float, rows: int) -> tuple[Any, list[Any]]:

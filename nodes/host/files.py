@@ -7,12 +7,16 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ...live2diff_core.errors import SinkError
+from ...live2diff_core.frames import to_bytes
 from .modules import folder_paths, inside
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = {".safetensors", ".ckpt", ".pt", ".pth", ".bin"}
+DURATION_SLACK = 1e-3  # seconds
 FOLDERS = ("live2diff", "animatediff_models", "depth")  # below models/, made known to ComfyUI here
 
 
@@ -69,6 +73,15 @@ def output_place(path: Path) -> dict[str, str]:
     return {"filename": path.name, "subfolder": folder, "type": "output"}
 
 
+def preview_picture(pixels: Tensor) -> dict[str, str]:
+    """Write a picture, (h, w, 3) in [0, 1], to the temporary folder; as ComfyUI tells its page."""
+    from PIL import Image
+
+    path = temporary_path(".png")
+    Image.fromarray(to_bytes(pixels).cpu().numpy()).save(path, compress_level=1)
+    return {"filename": path.name, "subfolder": "", "type": "temp"}
+
+
 def user_folder() -> Path | None:
     """What ComfyUI keeps from start to start; its page sees folders in it alone. None outside."""
     paths = folder_paths()
@@ -76,8 +89,8 @@ def user_folder() -> Path | None:
 
 
 def video_origin(video: Any) -> Path | io.BytesIO | None:  # noqa: ANN401 - ComfyUI's VIDEO
-    """The file that a VIDEO is from its beginning to its end, on disk or in memory; None where it
-    is none.
+    """The file, on disk or in memory, that a VIDEO is a part of in time and is unchanged besides;
+    None where there is none.
 
     Outside ComfyUI a path is a VIDEO.
     """
@@ -85,11 +98,28 @@ def video_origin(video: Any) -> Path | io.BytesIO | None:  # noqa: ANN401 - Comf
         return Path(video)
     from comfy_api.input_impl import VideoFromFile
 
-    trims = ("_VideoFromFile__start_time", "_VideoFromFile__duration")  # of later releases
-    if not isinstance(video, VideoFromFile) or any(getattr(video, name, 0) for name in trims):
+    if type(video) is not VideoFromFile:  # another class may give other pictures
         return None
     source = video.get_stream_source()
+    if _is_edited(video, VideoFromFile(source)):
+        return None
     return Path(source) if isinstance(source, str) else source
+
+
+def _is_edited(video: Any, whole: Any) -> bool:  # noqa: ANN401 - ComfyUI's VIDEOs
+    """Whether a VIDEO is its file cropped, or trimmed by a ComfyUI that does not say how."""
+    if tuple(video.get_dimensions()) != tuple(whole.get_dimensions()):
+        return True
+    if hasattr(video, "get_active_trim_window") or not hasattr(video, "get_duration"):
+        return False
+    return bool(abs(video.get_duration() - whole.get_duration()) > DURATION_SLACK)
+
+
+def trim_window(video: Any) -> tuple[float, float]:  # noqa: ANN401 - ComfyUI's VIDEO
+    """Where in its file a VIDEO begins, and how long it lasts, in seconds; 0: to the end."""
+    window = getattr(video, "get_active_trim_window", None)
+    start, duration = (0.0, 0.0) if window is None else window()
+    return float(start), float(duration)
 
 
 def temporary_path(suffix: str) -> Path:

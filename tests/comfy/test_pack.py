@@ -116,8 +116,12 @@ def test_the_scripts_are_served_once(server: ComfyServer) -> None:
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_node_has_a_help_page(server: ComfyServer, name: str) -> None:
-    page = server.get(f"/extensions/{PACK}/docs/{name}.md").decode()
-    assert page.startswith("# ")
+    top = f"/extensions/{PACK}/docs/{name}"
+    english = server.get(f"{top}/en.md").decode()
+    assert english.startswith("# Live2Diff ")
+    assert server.get(f"{top}.md").decode() == server.get(f"{top}/fr.md").decode() == english
+    for language in ("zh", "ja"):
+        assert server.get(f"{top}/{language}.md").decode() != english
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -3,10 +3,14 @@
 import asyncio
 import gc
 import math
+import tempfile
 import weakref
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -228,6 +232,18 @@ def test_the_end_of_the_source_ends_it() -> None:
     assert live.last_frame.shape == (1, 64, 64, 3)
     assert tape.sink.indices[-1] == 8
     assert tape.sink.closed > 0
+
+
+def test_the_last_picture_is_shown_as_a_result() -> None:
+    with living(**tiny(source=run("TestPattern", width=64, height=64, rate=60)[0])) as live:
+        until(live.stream, lambda now: now.frames_out > 0)
+    (shown,) = live.outputs["ui"]["images"]
+    assert shown["type"] == "temp"
+    path = Path(tempfile.gettempdir()) / shown["filename"]
+    rgb = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    path.unlink()
+    (last,) = live.outputs["result"]
+    assert np.abs(rgb / 255 - last[0].numpy()).max() < 0.003
 
 
 def test_a_stream_that_never_showed_anything_gives_nothing() -> None:

@@ -3,6 +3,7 @@
 import json
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,6 +39,8 @@ class Page:
     def __init__(self, client_id: str | None) -> None:
         self.client_id = client_id
         self.sent: list[tuple[str, dict[str, Any], str]] = []
+        running = [(0, "this run", {}, {"client_id": client_id}, [])]
+        self.prompt_queue = SimpleNamespace(get_current_queue_volatile=lambda: (running, []))
 
     def send_sync(self, event: str, data: dict[str, Any], client: str) -> None:
         self.sent.append((event, json.loads(json.dumps(data)), client))
@@ -59,6 +62,7 @@ def test_the_client_that_runs_the_graph_is_told_and_nobody_else(monkeypatch) -> 
     assert (name, client) == ("live2diff.stream", "us")
     assert about == {
         "node": "7",
+        "prompt": "this run",
         "stream": about["stream"],
         "key": about["key"],
         "view": f"view/{about['stream']}",

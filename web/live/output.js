@@ -3,6 +3,7 @@
 import { app } from "../../../scripts/app.js";
 import { fill, words } from "../words.js";
 import { addPanel, button, chain, copy, element, watch } from "./dom.js";
+import { Preview } from "./preview.js";
 import { fold, hostFolds, news, rareWidgets, watchPromoted, watchWidgets } from "./widgets.js";
 
 const HEIGHT = 380;
@@ -17,10 +18,12 @@ export class OutputPanel {
   #canvas = element("canvas", { width: 16, height: 9 });
   #own = element("video", { muted: true, playsInline: true });
   #showsOwn = true;
+  #preview = new Preview();
   #rare;
   #isFolded = true;
   #onRenderer = () => setTimeout(() => this.#fold());
   #unwatch = () => {};
+  #expected = null; // while a prompt of this page waits or begins
   #state = element("p", { className: "live2diff-state", title: words.latencyTip });
   #message = element("p", { className: "live2diff-message", role: "status" });
   #trouble = element("p", { className: "live2diff-trouble", role: "alert", hidden: true });
@@ -38,9 +41,12 @@ export class OutputPanel {
     });
     this.#fold();
     this.#add();
+    streams.add(this);
+    showOnlyRecordings(node);
     app.ui.settings.addEventListener(`${RENDERER}.change`, this.#onRenderer);
     chain(node, "onRemoved", () => {
       app.ui.settings.removeEventListener(`${RENDERER}.change`, this.#onRenderer);
+      streams.remove(this);
       streams.settleSoon();
     });
     streams.settleSoon();
@@ -65,13 +71,20 @@ export class OutputPanel {
     this.render(live.status);
   }
 
+  /** Say what is to come before there is a stream: words, null for nothing. */
+  expect(text) {
+    this.#expected = text;
+    if (!this.#live) this.render();
+  }
+
   draw(frame, drawOn) {
     drawOn(this.#canvas, frame);
+    this.#preview.show(this.#canvas, this.#live.run);
   }
 
   /** Show how the stream does; without one, what was last said of it. */
   render(status = this.#live?.status) {
-    this.#state.textContent = status ? describe(status) : words.idle;
+    this.#state.textContent = status ? describe(status) : (this.#expected ?? words.idle);
     if (status) this.#message.textContent = status.message;
     this.#showTrouble(this.#live ? status.trouble : null);
     for (const [name, made] of Object.entries(this.#buttons)) {
@@ -154,6 +167,19 @@ export class OutputPanel {
     fold(this.#node, this.#rare, this.#isFolded && !isHosts);
     this.#buttons.settings.hidden = isHosts;
   }
+}
+
+/** The last picture is in the panel already: of a node's results its recording alone is shown. */
+function showOnlyRecordings(node) {
+  let isRecording = false;
+  chain(node, "onExecuted", (output) => {
+    isRecording = Boolean(output?.animated?.[0]);
+  });
+  Object.defineProperty(node, "hideOutputImages", { get: () => !isRecording });
+  const { onDrawBackground } = node;
+  node.onDrawBackground = function (...given) {
+    if (isRecording) onDrawBackground?.apply(this, given);
+  };
 }
 
 function press(made, isOn) {

@@ -20,7 +20,7 @@ const STATES = {
 const QUIET = new Set(["ended", "stopped"]);
 
 /**
- * about: what the server tells of it, {node, stream, key, view, feed}. onEnd(): it is over.
+ * about: what the server tells of it, {node, prompt, stream, key, view, feed}. onEnd(): it is over.
  *
  * Its panel is that of its node, as long as that is in the open graph; status is what panels show:
  * {state, figures, message, trouble: {text, label, act}}.
@@ -46,6 +46,11 @@ export class Live {
   constructor(about, onEnd) {
     this.#about = about;
     this.#onEnd = onEnd;
+  }
+
+  /** What ComfyUI calls the run: ids of its node and its prompt. */
+  get run() {
+    return { node: this.#about.node, prompt: this.#about.prompt };
   }
 
   /** The id of its node as prompts have it. */

@@ -5,16 +5,35 @@ import { api } from "../../../scripts/api.js";
 import { words } from "../words.js";
 import { Live } from "./stream.js";
 
+const ENDS = ["execution_success", "execution_error", "execution_interrupted"];
 const SETTLED = 300; // milliseconds until a graph that is being replaced is whole
 
 /** Begins, finds and ends them as the server tells. */
 export class LiveStreams {
   #streams = new Map(); // by id
+  #panels = new Set(); // of the open graph that show a stream
   #timer = 0;
 
   listen() {
     api.addEventListener("live2diff.stream", ({ detail }) => this.#found(detail));
     api.addEventListener("live2diff.ended", ({ detail }) => this.#ended(detail));
+    api.addEventListener("promptQueued", () => this.#tellPanels(words.queued));
+    api.addEventListener("execution_start", () => this.#tellPanels(words.starting));
+    for (const end of ENDS) api.addEventListener(end, () => this.#tellPanels(null));
+  }
+
+  /** A panel that shows a stream, until it is gone. */
+  add(panel) {
+    this.#panels.add(panel);
+  }
+
+  remove(panel) {
+    this.#panels.delete(panel);
+  }
+
+  /** What panels without a stream say; null for nothing special. */
+  #tellPanels(text) {
+    for (const panel of this.#panels) panel.expect(text);
   }
 
   /** Nodes came or went. */
