@@ -3,13 +3,14 @@ templates, and its help.
 """
 
 import asyncio
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..live2diff_core.errors import ConfigError
 from ..live2diff_core.live.paths import ROUTES
-from . import hub
+from . import host, hub
 from .registry import SESSIONS, session_limit
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PACK = Path(__file__).parent.parent
-ENGLISH = "en"
+ENGLISH, NOTE, APP = "en", "MarkdownNote", ".app"
 
 
 def add(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
@@ -73,7 +74,7 @@ def _add_help(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
 
 
 def _add_templates(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
-    """Serve each workflow and its picture by its whole name.
+    """Serve each workflow, in the user's language, and its picture by its whole name.
 
     ComfyUI lists those of every folder that may hold workflows, but serves one folder alone; where
     there are `examples` and `workflows`, the first.
@@ -83,8 +84,27 @@ def _add_templates(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table
     for path in sorted((PACK / "workflows").glob("*.j*")):
 
         @routes.get(f"/workflow_templates/{PACK.name}/{path.name}")
-        async def template(_: web.Request, path: Path = path) -> web.FileResponse:
-            return web.FileResponse(path)
+        async def template(_: web.Request, path: Path = path) -> web.StreamResponse:
+            if path.suffix != ".json":
+                return web.FileResponse(path)
+            return web.json_response(await asyncio.to_thread(translated, path))
+
+
+def translated(path: Path) -> dict[str, Any]:
+    """A workflow with its notes and titles in the language of the settings, if it is ours."""
+    workflow: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    known = PACK / "locales" / Path(str(host.setting("Comfy.Locale", ENGLISH))).name
+    words = known / "workflows.json"
+    if not words.is_file():
+        return workflow
+    texts = json.loads(words.read_text(encoding="utf-8"))
+    for titled in (*workflow["groups"], *workflow["nodes"]):
+        if "title" in titled:
+            titled["title"] = texts["titles"].get(titled["title"], titled["title"])
+    for node in workflow["nodes"]:
+        if node["type"] == NOTE:
+            node["widgets_values"] = [texts["notes"][path.stem.removesuffix(APP)]]
+    return workflow
 
 
 def _add_sessions(routes: Any) -> None:  # noqa: ANN401 - aiohttp's table

@@ -67,7 +67,7 @@ def test_every_file_of_the_package_is_installed_with_it() -> None:
 
 def test_the_licence_is_apache() -> None:
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
-    assert PROJECT["license"] == "Apache-2.0"
+    assert PROJECT["license"] == {"file": "LICENSE"}
     assert text.split()[:5] == ["Apache", "License", "Version", "2.0,", "January"]
     assert "9. Accepting Warranty or Additional Liability." in text
 

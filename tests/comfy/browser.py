@@ -148,6 +148,12 @@ class FrontEnd:
         await self.page.wait_for_function(ALL_LOADED, timeout=LOOK_LIMIT)
         return [tuple(size) for size in await self.page.evaluate(RESULTS)]
 
+    async def dismiss_tour(self) -> None:
+        """Close what App mode says at its first opening, where it says something."""
+        skip = self.page.get_by_role("button", name="Skip")
+        if await skip.count():
+            await skip.first.click()
+
     async def command(self, name: str) -> None:
         await self.page.evaluate("(name) => app.extensionManager.command.execute(name)", name)
 

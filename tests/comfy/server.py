@@ -102,9 +102,9 @@ class ComfyServer:
             self.process.wait()
 
 
-def prepare(base: Path) -> None:
+def prepare(base: Path, pack: Path) -> None:
     (base / "custom_nodes").mkdir(parents=True)
-    (base / "custom_nodes" / PACK).symlink_to(ROOT, target_is_directory=True)
+    (base / "custom_nodes" / PACK).symlink_to(pack, target_is_directory=True)
     user = base / "user" / "default"
     user.mkdir(parents=True)
     (user / "comfy.settings.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
@@ -119,15 +119,17 @@ def require_dependencies(environment: Environment) -> None:
         raise RuntimeError(f"ComfyUI's Python lacks {names}: run `make test`, or `{command}`")
 
 
-def start_server(base: Path, listen: str = "127.0.0.1", **variables: str) -> ComfyServer:
+def start_server(
+    base: Path, listen: str = "127.0.0.1", pack: Path = ROOT, **variables: str
+) -> ComfyServer:
     """Start the ComfyUI that was found, with these environment variables, and wait until it answers
-    on this computer.
+    on this computer. pack: the folder that it loads as the pack.
     """
     folder = comfyui_folder()
     assert folder is not None
     python = python_of(folder)
     require_dependencies(Environment.of(python))
-    prepare(base)
+    prepare(base, pack)
     port = free_port()
     options = {
         "--base-directory": base,

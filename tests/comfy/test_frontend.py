@@ -4,19 +4,22 @@ import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 from playwright.async_api import TimeoutError as PlaywrightTimeout
 
-from tests.comfy.browser import SIZE, FrontEnd, chromium
+from tests.comfy.browser import SIZE, WATCH, FrontEnd, chromium
 from tests.comfy.graphs import HEIGHT, WIDTH
 from tests.comfy.install import NO_CHROMIUM, ROOT, find_chromium
 from tests.comfy.server import PACK, ComfyServer
 
 pytestmark = pytest.mark.anyio
 
-FILES = sorted(ROOT.glob("workflows/*.json"))
+TEMPLATES = sorted(ROOT.glob("workflows/*.json"))
+FILES = [path for path in TEMPLATES if not path.stem.endswith(".app")]
+APP = ROOT / "workflows" / "live2diff-quickstart.app.json"
 # Without files of the user's, and with an end.
 BUNDLED = [
     path
@@ -24,7 +27,28 @@ BUNDLED = [
     if not re.search("Live2Diff(Apply|Live)", path.read_text(encoding="utf-8"))
 ]
 QUICK_START = "live2diff-quickstart"
-CLICKS, CLICK_LIMIT = 6, 10_000  # ms
+SLACK = 2  # pixels
+# Boxes as they are drawn, [left, top, right, bottom]: of nodes, and of groups below their titles.
+BOXES = """() => {
+    const { ds, canvas } = app.canvas;
+    const drawn = (node) => {
+        const element = document.querySelector(`[data-node-id="${node.id}"]`);
+        if (!LiteGraph.vueNodesMode || !element) {
+            const [[x, y], [width, height]] = [node.pos, node.size];
+            return [x, y - 30, x + width, y + height];
+        }
+        const [box, page] = [element.getBoundingClientRect(), canvas.getBoundingClientRect()];
+        const left = (box.left - page.left) / ds.scale - ds.offset[0];
+        const top = (box.top - page.top) / ds.scale - ds.offset[1];
+        return [left, top, left + box.width / ds.scale, top + box.height / ds.scale];
+    };
+    const around = ({ pos: [x, y], size: [width, height] }) => [x, y + 24, x + width, y + height];
+    return {
+        nodes: app.graph.nodes.map((node) => [node.type, drawn(node)]),
+        groups: app.graph.groups.map((group) => [group.title, around(group)]),
+    };
+}"""
+CLICKS, CLICK_LIMIT, DRAWN = 6, 10_000, 1_000  # ms
 OPENED = """(name) => app.extensionManager.workflow.activeWorkflow.filename.startsWith(name)
     && app.graph.nodes.length > 0"""
 # Where screenshots go; with it workflows run as they are, as docs/ shows them.
@@ -59,6 +83,50 @@ async def test_a_workflow_opens_whole(page: FrontEnd, pictures: Path, path: Path
     assert await page.missing_types() == []
     assert await page.unlinked_required() == []
     await page.screenshot(pictures / f"{path.stem}-opened.png")
+    assert page.our_errors == []
+
+
+def overlap(one: list[float], other: list[float]) -> bool:
+    left, top = max(one[0], other[0]), max(one[1], other[1])
+    return left + SLACK < min(one[2], other[2]) and top + SLACK < min(one[3], other[3])
+
+
+def is_inside(one: list[float], other: list[float]) -> bool:
+    begins = all(mine + SLACK >= others for mine, others in zip(one[:2], other[:2], strict=True))
+    return begins and all(a <= b + SLACK for a, b in zip(one[2:], other[2:], strict=True))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+async def test_nothing_overlaps_and_groups_hold_their_nodes(page: FrontEnd, path: Path) -> None:
+    await page.load(path)
+    await page.page.wait_for_timeout(DRAWN)
+    boxes = await page.page.evaluate(BOXES)
+    for kind in ("nodes", "groups"):
+        for (name, one), (beside, other) in combinations(boxes[kind], 2):
+            assert not overlap(one, other), (name, beside)
+    for name, box in boxes["nodes"]:
+        meeting = [(title, group) for title, group in boxes["groups"] if overlap(box, group)]
+        assert [title for title, group in meeting if not is_inside(box, group)] == [], name
+        assert len(meeting) == (0 if name == "MarkdownNote" else 1), name
+
+
+async def test_an_app_shows_its_widgets_and_its_result(page: FrontEnd, pictures: Path) -> None:
+    if not await page.page.evaluate(
+        "() => 'initialMode' in app.extensionManager.workflow.activeWorkflow"
+    ):
+        pytest.skip("this front-end has no App mode")
+    await page.load(APP)
+    button = page.page.get_by_test_id("linear-run-button")
+    await button.wait_for()
+    if not FOLDER:
+        await page.set_widgets(width=WIDTH, height=HEIGHT)
+    await page.dismiss_tour()
+    await page.page.evaluate(WATCH)
+    await button.click()
+    end, detail = await page.page.evaluate("() => window.runEnded")
+    assert end == "execution_success", detail
+    await page.page.locator("video").first.wait_for()
+    await page.screenshot(pictures / "app.png")
     assert page.our_errors == []
 
 
@@ -99,7 +167,7 @@ async def test_the_settings_and_the_command_are_there(page: FrontEnd) -> None:
 
 async def open_pack(page: FrontEnd) -> None:
     """Choose the pack in the browser of templates, which takes no click while it is being drawn."""
-    first = page.page.get_by_test_id(f"template-workflow-{FILES[0].stem}")
+    first = page.page.get_by_test_id(f"template-workflow-{TEMPLATES[0].stem}")
     for _ in range(CLICKS):
         await page.page.get_by_text(PACK, exact=True).first.click()
         with suppress(PlaywrightTimeout):
@@ -112,7 +180,7 @@ async def test_a_template_opens_from_the_browser_of_templates(
 ) -> None:
     await page.command("Comfy.BrowseTemplates")
     await open_pack(page)
-    for path in FILES:
+    for path in TEMPLATES:
         card = page.page.get_by_test_id(f"template-workflow-{path.stem}")
         await card.scroll_into_view_if_needed()  # pictures are loaded when they are looked at
         await card.locator("img").first.wait_for()

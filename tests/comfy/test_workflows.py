@@ -72,7 +72,10 @@ def test_there_are_workflows_of_all_kinds() -> None:
     assert len(BUNDLED) >= 3
     assert len(OTHERS) >= 1
     assert len(LIVE) >= 7
-    for_people = {path.stem.removeprefix("live2diff-") for path in ROOT.glob("workflows/*.json")}
+    for_people = {
+        path.stem.removeprefix("live2diff-").removesuffix(".app")
+        for path in ROOT.glob("workflows/*.json")
+    }
     assert for_people == {path.stem.replace("_", "-") for path in FILES}
 
 

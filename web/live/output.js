@@ -18,7 +18,7 @@ export class OutputPanel {
   #canvas = element("canvas", { width: 16, height: 9 });
   #own = element("video", { muted: true, playsInline: true });
   #showsOwn = true;
-  #preview = new Preview();
+  #preview;
   #rare;
   #isFolded = true;
   #onRenderer = () => setTimeout(() => this.#fold());
@@ -32,6 +32,7 @@ export class OutputPanel {
 
   constructor(node, streams) {
     this.#node = node;
+    this.#preview = new Preview(node);
     this.#rare = rareWidgets(node);
     this.#buttons = this.#makeButtons();
     watchWidgets(node, {

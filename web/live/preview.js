@@ -1,4 +1,5 @@
-// A stream's picture in App mode, where no node is seen: shown as ComfyUI shows a node's preview.
+// A stream's picture where its node is not seen, in App mode and inside a subgraph: shown as ComfyUI
+// shows a node's preview, there on the subgraph's node.
 
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
@@ -6,19 +7,26 @@ import { api } from "../../../scripts/api.js";
 const GAP = 100; // milliseconds between two previews
 const QUALITY = 0.85; // of JPEG
 
-/** Whether the open workflow is shown as an app. */
-export function isApp() {
+/** Whether a node is out of sight: the workflow is shown as an app, or another graph of it is open. */
+function isHidden(node) {
   const workflow = app.extensionManager.workflow?.activeWorkflow;
-  return (workflow?.activeMode ?? workflow?.initialMode) === "app";
+  if ((workflow?.activeMode ?? workflow?.initialMode) === "app") return true;
+  return Boolean(app.canvas?.graph) && node.graph !== app.canvas.graph;
 }
 
 export class Preview {
   #last = 0;
   #isBusy = false;
 
-  /** Show what is on a canvas as the preview of a node. about: {node, prompt}, ids. */
+  #node;
+
+  constructor(node) {
+    this.#node = node;
+  }
+
+  /** Show what is on a canvas, if the node is out of sight. run: ids of the {node, prompt}. */
   show(canvas, { node, prompt }) {
-    if (!isApp() || this.#isBusy || performance.now() - this.#last < GAP) return;
+    if (this.#isBusy || performance.now() - this.#last < GAP || !isHidden(this.#node)) return;
     this.#isBusy = true;
     this.#last = performance.now();
     const send = (blob) => {
