@@ -83,7 +83,16 @@ class Live2DiffApply:
                         "steadier. frame: each frame has its own; the paper's way.",
                     },
                 ),
-            }
+            },
+            "optional": {
+                "depth": (
+                    "DA3_MODEL",
+                    {
+                        "tooltip": "Depth Anything 3, from ComfyUI's Load Depth Anything 3. It is "
+                        "taken in place of depth_model."
+                    },
+                )
+            },
         }
 
     @classmethod
@@ -115,6 +124,7 @@ class Live2DiffApply:
         motion_weights: str,
         depth_model: str,
         depth_range: DepthRule,
+        depth: Any = None,  # noqa: ANN401 - ComfyUI's DA3_MODEL
     ) -> "tuple[HostedModel]":
         """Raises WeightsError for a MODEL, VAE or file of another kind."""
         from ..live2diff_core.models.layout import lay_out
@@ -126,26 +136,36 @@ class Live2DiffApply:
         autoencoder, prediction = HostAutoencoder(vae), prediction_of(model)
         motion_file = motion_files()[motion_weights]
         unet = unet_of(model, motion_file)
-        depth, depth_patchers = _depth(depth_model, next(unet.module.parameters()).dtype)
+        dtype = next(unet.module.parameters()).dtype
+        estimator, depth_patchers = _depth(depth_model, depth, dtype)
         translation = TranslationModel(
             name=f"Stable Diffusion 1.5 with {motion_file.stem}",
             unet=unet.module,
             autoencoder=autoencoder,
-            depth=depth,
+            depth=estimator,
             text_encoder=None,
             schedule=NoiseScheduleConfig(prediction=prediction),
             defaults=ModelDefaults(SIDE, SIDE, STEPS),
         )
-        lay_out((unet.module, depth), host.network_device())
+        lay_out((unet.module, estimator), host.network_device())
         patchers = (unet.patcher, autoencoder.patcher, *depth_patchers)
         return (HostedModel(translation, patchers, Computing(depth_range)),)
 
 
-def _depth(name: str, dtype: "torch.dtype") -> "tuple[DepthEstimator, tuple[Any, ...]]":
+def _depth(
+    name: str,
+    connected: Any,  # noqa: ANN401 - ComfyUI's DA3_MODEL, or None
+    dtype: "torch.dtype",
+) -> "tuple[DepthEstimator, tuple[Any, ...]]":
     """A depth estimator and ComfyUI's holder of it, if it has weights. Raises WeightsError."""
     from ..live2diff_core.models.depth import StructureMap
     from ..live2diff_core.weights.depth import load_depth
 
+    if connected is not None:
+        from .depth import depth_of
+
+        resident = depth_of(connected, dtype)
+        return resident.module, (resident.patcher,)
     if name == STRUCTURE:
         return StructureMap(), ()
     network = load_depth(depth_models()[name], host.storage_device(), dtype)

@@ -1,7 +1,7 @@
 """A model as ComfyUI hosts it: moved to the device when it runs, evicted when others need room."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,7 @@ from ..live2diff_core.models.translator import TranslationModel
 from ..live2diff_core.stream.interrupt import interruptible
 from ..live2diff_core.weights.budget import Footprint, estimate, model_footprint, stream_size
 from . import host
+from .threads import free_threads
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Computing:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HostedModel:
     """What LIVE2DIFF_MODEL carries.
 
@@ -35,6 +36,10 @@ class HostedModel:
     model: TranslationModel
     patchers: tuple[Any, ...]
     computing: Computing = field(default_factory=Computing)
+
+    def __repr__(self) -> str:
+        """Short: ComfyUI sends it to the page with every error of a node that takes this."""
+        return f"HostedModel({self.model.name})"
 
     @property
     def patcher(self) -> Any:  # noqa: ANN401 - ComfyUI's ModelPatcher
@@ -48,8 +53,16 @@ class HostedModel:
 
     @contextmanager
     def running(self, config: StreamConfig, caches: int) -> Iterator[None]:
-        """As `loaded`; an interrupt is heard at every call of the network."""
-        with interruptible(host.check_interrupt), self.loaded(config, caches):
+        """As `loaded`; an interrupt is heard at every call of the network.
+
+        On a processor this thread computes with as many threads as cores are free.
+        """
+        on_cpu = host.network_device().type == "cpu"
+        with (
+            free_threads() if on_cpu else nullcontext(),
+            interruptible(host.check_interrupt),
+            self.loaded(config, caches),
+        ):
             yield
 
     @contextmanager

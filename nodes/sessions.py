@@ -64,7 +64,7 @@ class DirectedSession(Session):
             self._travel.before(frame)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Stream:
     """What LIVE2DIFF_STREAM carries: all that a session begins with.
 
@@ -79,6 +79,10 @@ class Stream:
 
     def __post_init__(self) -> None:
         refuse_seconds(self.prompt)
+
+    def __repr__(self) -> str:
+        """Short: ComfyUI sends it to the page with every error of a node that takes this."""
+        return f"Stream({self.hosted.model.name}, {self.config.size_text})"
 
     @cached_property
     def origin(self) -> Origin:

@@ -34,7 +34,7 @@ from .modules import inside
 from .progress import Progress, check_interrupt
 from .prompt import Prompt, Queue, check_caching, client_id, nothing_yet, on_prompt, queue_of, tell
 from .server import add_routes, listens_on, setting
-from .weights import HeldWeight, held_weights, merged
+from .weights import HeldWeight, held_weights, merged, plain_copy
 
 __all__ = [
     "OUT_OF_MEMORY",
@@ -64,6 +64,7 @@ __all__ = [
     "on_prompt",
     "output_path",
     "output_place",
+    "plain_copy",
     "preview_picture",
     "queue_of",
     "register_folders",

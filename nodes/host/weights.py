@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .memory import storage_device
 from .progress import Progress
 
 # What the layers of 8-bit and 4-bit models keep beside a weight. ComfyUI's conversion applies those
@@ -65,6 +66,22 @@ def merged(
         progress.step()
         copies[key] = weight.merged().to(device, dtype)
     return copies
+
+
+def plain_copy(patcher: Any, dtype: torch.dtype) -> nn.Module:  # noqa: ANN401 - a ModelPatcher
+    """A new network of the class and settings of a MODEL's, with its weights, off the device.
+
+    It computes in one precision and fetches nothing while it runs.
+    """
+    from comfy.ops import disable_weight_init
+
+    settings = {**patcher.model.model_config.unet_config, "dtype": dtype}
+    device = storage_device()
+    network: nn.Module = type(patcher.model.diffusion_model)(
+        **settings, device=device, operations=disable_weight_init
+    )
+    network.load_state_dict(merged(held_weights(patcher, "diffusion_model."), device, dtype))
+    return network
 
 
 def _held(patcher: Any, path: str, layer: Any, name: str, current: Tensor) -> HeldWeight:  # noqa: ANN401

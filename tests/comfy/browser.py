@@ -4,19 +4,20 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from playwright.async_api import ConsoleMessage, Error, Page, async_playwright
+from playwright.async_api import TimeoutError as PlaywrightTimeout
 
 from tests.comfy.install import find_chromium
 
 SIZE = {"width": 1600, "height": 900}
 SECONDS = 1000.0  # of playwright's milliseconds
 START_LIMIT, LOOK_LIMIT = 300 * SECONDS, 120 * SECONDS
-RUN_LIMIT = 600  # seconds
+RUN_LIMIT, TOUR = 600, 5 * SECONDS  # seconds, milliseconds
 
 # The button itself in newer front-ends, around it in older ones.
 RUN_BUTTON = 'button[data-testid="queue-button"], [data-testid="queue-button"] button'
@@ -139,6 +140,10 @@ class FrontEnd:
         answer = await waiting.value
         if not answer.ok:
             return "refused", await answer.json()
+        return await self.ended()
+
+    async def ended(self) -> tuple[str, dict[str, Any]]:
+        """The event that ends the run that is watched, and what it says."""
         async with asyncio.timeout(RUN_LIMIT):
             end, detail = await self.page.evaluate("() => window.runEnded")
         return end, detail
@@ -150,9 +155,8 @@ class FrontEnd:
 
     async def dismiss_tour(self) -> None:
         """Close what App mode says at its first opening, where it says something."""
-        skip = self.page.get_by_role("button", name="Skip")
-        if await skip.count():
-            await skip.first.click()
+        with suppress(PlaywrightTimeout):
+            await self.page.get_by_role("button", name="Skip").first.click(timeout=TOUR)
 
     async def command(self, name: str) -> None:
         await self.page.evaluate("(name) => app.extensionManager.command.execute(name)", name)

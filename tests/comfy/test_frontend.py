@@ -48,6 +48,7 @@ BOXES = """() => {
         groups: app.graph.groups.map((group) => [group.title, around(group)]),
     };
 }"""
+HAS_APPS = "() => 'initialMode' in app.extensionManager.workflow.activeWorkflow"
 CLICKS, CLICK_LIMIT, DRAWN = 6, 10_000, 1_000  # ms
 OPENED = """(name) => app.extensionManager.workflow.activeWorkflow.filename.startsWith(name)
     && app.graph.nodes.length > 0"""
@@ -110,24 +111,30 @@ async def test_nothing_overlaps_and_groups_hold_their_nodes(page: FrontEnd, path
         assert len(meeting) == (0 if name == "MarkdownNote" else 1), name
 
 
-async def test_an_app_shows_its_widgets_and_its_result(page: FrontEnd, pictures: Path) -> None:
-    if not await page.page.evaluate(
-        "() => 'initialMode' in app.extensionManager.workflow.activeWorkflow"
-    ):
+@pytest.fixture
+async def own_page(server: ComfyServer, browser) -> AsyncIterator[FrontEnd]:
+    """Of one test: what opens as an app leaves the page so."""
+    front_end = FrontEnd(await browser.new_page(viewport=SIZE))
+    await front_end.open(server.url)
+    yield front_end
+    await front_end.page.close()
+
+
+async def test_an_app_shows_its_widgets_and_its_result(own_page: FrontEnd, pictures: Path) -> None:
+    if not await own_page.page.evaluate(HAS_APPS):
         pytest.skip("this front-end has no App mode")
-    await page.load(APP)
-    button = page.page.get_by_test_id("linear-run-button")
-    await button.wait_for()
+    await own_page.load(APP)
+    await own_page.page.get_by_test_id("linear-run-button").wait_for()
+    await own_page.dismiss_tour()
     if not FOLDER:
-        await page.set_widgets(width=WIDTH, height=HEIGHT)
-    await page.dismiss_tour()
-    await page.page.evaluate(WATCH)
-    await button.click()
-    end, detail = await page.page.evaluate("() => window.runEnded")
+        await own_page.set_widgets(width=WIDTH, height=HEIGHT)
+    await own_page.page.evaluate(WATCH)
+    await own_page.page.get_by_role("button", name="Run", exact=True).last.click()
+    end, detail = await own_page.ended()
     assert end == "execution_success", detail
-    await page.page.locator("video").first.wait_for()
-    await page.screenshot(pictures / "app.png")
-    assert page.our_errors == []
+    await own_page.page.locator("video:visible").first.wait_for()
+    await own_page.screenshot(pictures / "app.png")
+    assert own_page.our_errors == []
 
 
 @pytest.mark.parametrize("path", BUNDLED, ids=lambda path: path.stem)

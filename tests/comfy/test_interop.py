@@ -88,6 +88,15 @@ def test_layers_that_scale_their_input_give_comfyuis_epsilon(found):
     assert quantised(found)["nvfp4, smoothed"]["plain"] < SAME
 
 
+def test_depth_anything_3_gives_what_comfyuis_node_gives(found):
+    result = found["depth_anything_3"]
+    if not result:
+        pytest.skip("this ComfyUI knows no Depth Anything 3")
+    assert result["error"] < SAME
+    assert result["spread"] > 0.01
+    assert (result["shape"], result["once"]) == ([1, 1, 140, 252], True)
+
+
 @pytest.mark.parametrize("kind", ["taesd", "kl"])
 def test_a_vae_that_comes_layer_by_layer_is_whole_on_the_device_in_ours(found, kind):
     if not found["a_vae_under_dynamic_vram"]:

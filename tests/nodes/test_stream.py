@@ -43,6 +43,12 @@ def test_images_one_by_one_are_images_at_once() -> None:
     assert torch.equal(torch.cat(single), whole())
 
 
+def test_what_errors_show_of_models_and_streams_is_short() -> None:
+    stream, _ = warm_up()
+    assert repr(stream) == "Stream(bundled, 64x64)"
+    assert repr(stream.hosted) == "HostedModel(bundled)"
+
+
 def test_nothing_finished_is_nothing() -> None:
     stream, _ = warm_up()
     assert sample(stream, images(1, 8)) == (None, 1)

@@ -11,7 +11,7 @@ import torch
 from tests.comfy.interop.common import CHECKS, SCRATCH  # first: it makes ComfyUI importable
 
 # isort: split
-from tests.comfy.interop import dynamic, models, quantised, streams, vaes  # noqa: F401
+from tests.comfy.interop import depth, dynamic, models, quantised, streams, vaes  # noqa: F401
 
 
 def main() -> None:
