@@ -61,15 +61,24 @@ LOAD = """async ([graph, name]) => {
 # to its middle, and is not ready before it is there.
 RESULTS = """() => {
     const showing = app.graph.nodes.filter((node) => node.constructor.nodeData?.output_node);
-    const films = showing
-        .flatMap((node) => (node.widgets ?? []).map((widget) => widget.element))
-        .flatMap((element) => (element ? [element, ...element.querySelectorAll("video")] : []))
-        .filter((element) => element instanceof HTMLVideoElement);
+    const drawn = (node) => {
+        const element = document.querySelector(`[data-node-id="${node.id}"]`);
+        if (LiteGraph.vueNodesMode && element) return [element];
+        return (node.widgets ?? []).map((widget) => widget.element).filter(Boolean);
+    };
+    const find = (tag, type) => showing
+        .flatMap(drawn)
+        .flatMap((element) => [element, ...element.querySelectorAll(tag)])
+        .filter((element) => element instanceof type);
+    const films = find("video", HTMLVideoElement);
     for (const film of films)
         if (!film.currentTime && film.duration) film.currentTime = film.duration / 2;
     const isThere = (film) => film.readyState > 1 && !film.seeking && film.currentTime > 0;
+    const images = LiteGraph.vueNodesMode
+        ? find("img", HTMLImageElement)
+        : showing.flatMap((node) => node.imgs ?? []);
     return [
-        ...showing.flatMap((node) => node.imgs ?? []).map((i) => [i.naturalWidth, i.naturalHeight]),
+        ...images.map((i) => [i.naturalWidth, i.naturalHeight]),
         ...films.map((film) => (isThere(film) ? [film.videoWidth, film.videoHeight] : [0, 0])),
     ];
 }"""
