@@ -29,6 +29,7 @@ pytestmark = pytest.mark.anyio
 
 FILES = sorted(ROOT.glob("workflows/api/*.json"))
 NEEDS_FILES, RUNS_ON = "Live2DiffApply", "Live2DiffLive"
+WARM_UP = 8  # frames that the sampler does not give
 TRANSLATED = 8.0  # of 255; encoding alone changes a picture by less than 2
 
 
@@ -86,13 +87,13 @@ async def test_a_workflow_translates_a_video(
     async def run(seed: int) -> Path:
         return await video_of(client, small(path, clip.name, seed), tmp_path)
 
-    file = await run(1)
-    first = decode(file)
-    assert first.shape == (len(clip.frames), HEIGHT, WIDTH, 3)
-    assert difference(first, clip.frames) > TRANSLATED
+    file, first_frame = await run(1), WARM_UP if has(path, "Live2DiffSampler") else 0
+    first, given = decode(file), clip.frames[first_frame:]
+    assert first.shape == (len(given), HEIGHT, WIDTH, 3)
+    assert difference(first, given) > TRANSLATED
     with av.open(str(file)) as container:
         assert container.streams.video[0].average_rate == RATE
-        assert len(container.streams.audio) == 1
+        assert len(container.streams.audio) == (first_frame == 0)
     assert difference(decode(await run(2)), first) > 0
     assert np.array_equal(decode(await run(1)), first)
 
