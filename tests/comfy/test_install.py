@@ -1,11 +1,12 @@
 """Which ComfyUI is found, and what its Python is said to lack."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
-from tests.comfy import install
+from tests.comfy import install, setup_comfyui
 from tests.comfy.install import Environment, comfyui_folder, own_python
 from tests.comfy.server import require_dependencies
 
@@ -102,3 +103,43 @@ def test_the_error_names_the_command() -> None:
         RuntimeError, match=r"lacks einops: run .*--python /comfy/python install einops"
     ):
         require_dependencies(environment(einops=None))
+
+
+def git(folder: Path, *words: str) -> None:
+    identity = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    subprocess.run(["git", *identity, "-C", folder, *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A repository with two versions, of which the first has a tag."""
+    folder = make_comfyui(tmp_path / "source")
+    (folder / "comfy" / "kept.py").touch()
+    git(folder, "init")
+    for version in ("v1", "v2"):
+        (folder / "main.py").write_text(version)
+        git(folder, "add", ".")
+        git(folder, "commit", "-m", version)
+        git(folder, "tag", version)
+    return folder
+
+
+@pytest.mark.parametrize(("ref", "expected"), [(None, "v2"), ("v1", "v1"), ("HEAD~1", "v1")])
+def test_a_comfyui_is_cloned_at_a_version(
+    source: Path, tmp_path: Path, ref: str | None, expected: str
+) -> None:
+    setup_comfyui.clone(str(source), ref, tmp_path / "made")
+    assert (tmp_path / "made" / "main.py").read_text() == expected
+
+
+def test_a_file_that_a_mirror_left_out_is_named(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    listed = subprocess.run(
+        ["git", "-C", source, "ls-tree", "HEAD", "main.py"], capture_output=True, text=True
+    )
+    blob = listed.stdout.split()[2]
+    (source / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    setup_comfyui.clone(str(source), None, tmp_path / "made")
+    assert (tmp_path / "made" / "comfy" / "kept.py").is_file()
+    assert "main.py" in caplog.text

@@ -295,3 +295,33 @@ async def test_rarely_needed_widgets_are_folded_by_us_where_comfyui_does_not(
         assert set(found["widgets"]) == {found["button"]}
         if is_on:
             assert not found["button"]
+
+
+async def test_a_second_tab_says_that_its_run_waits(
+    page: FrontEnd, server: ComfyServer, browser
+) -> None:
+    await begin(page, PATTERN)
+    second = FrontEnd(await browser.new_page(viewport=SIZE))
+    await second.open(server.url)
+    await second.load(PATTERN)
+    assert (await look(second))["state"] == "press Run to start"
+    await second.page.locator(RUN_BUTTON).first.click()
+
+    async def waits() -> bool:
+        return (await look(second))["state"].startswith("queued: ")
+
+    await eventually(waits)
+    await page.page.evaluate(PRESS, "Stop")
+
+    async def runs() -> bool:
+        return (await look(second))["state"].startswith(("starting", "running", "connecting"))
+
+    await eventually(runs)
+    await eventually(lambda: is_listed(server))
+    await second.page.evaluate(PRESS, "Stop")
+    await eventually(lambda: is_idle(server))
+    await second.page.close()
+
+
+async def is_listed(server: ComfyServer) -> bool:
+    return bool(streams(server))
