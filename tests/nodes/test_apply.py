@@ -181,3 +181,29 @@ def test_a_vae_of_another_base_is_refused_before_weights_are_merged(models, monk
     monkeypatch.setattr(host, "merged", None)
     with pytest.raises(WeightsKindError, match=r"this VAE is not Stable Diffusion 1\.5's"):
         applied(vae=fake_vae(latent_channels=16))
+
+
+def test_another_model_as_depth_is_refused_by_name(models):
+    with pytest.raises(WeightsKindError, match=r"expected Depth Anything 3 .* got Module: connect"):
+        applied(depth=FakeModel())
+
+
+class DepthAnything3Net(torch.nn.Module):
+    """Distance to the left edge, and sky on the right."""
+
+    def forward(self, pixels):
+        self.seen = pixels
+        count, _, height, width = pixels.shape
+        ramp = torch.linspace(1, 3, width).expand(count, height, width)
+        return {"depth": ramp, "sky": (ramp > 2.5).float()}
+
+
+def test_depth_is_inverse_and_nothing_where_the_sky_is():
+    network = DepthAnything3Net()
+    estimator = pack_module("nodes.depth").HostDepth(network, torch.float32)
+    near = estimator(torch.rand(2, 3, 48, 96))
+    assert network.seen.shape == (2, 3, 252, 504)
+    assert near.shape == (2, 1, 48, 96)
+    assert near[0, 0, 0, 0] == pytest.approx(1.0, abs=0.02)
+    assert near[0, 0, 0, 47] == pytest.approx(0.5, abs=0.01)
+    assert near[..., 80:].max() == 0
