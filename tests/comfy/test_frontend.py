@@ -177,7 +177,7 @@ async def open_pack(page: FrontEnd) -> None:
     """Choose the pack in the browser of templates, which takes no click while it is being drawn."""
     first = page.page.get_by_test_id(f"template-workflow-{TEMPLATES[0].stem}")
     for _ in range(CLICKS):
-        await page.page.get_by_text(PACK, exact=True).first.click()
+        await page.page.locator("[role=dialog]").get_by_text(PACK, exact=True).first.click()
         with suppress(PlaywrightTimeout):
             return await first.wait_for(timeout=CLICK_LIMIT)
     raise AssertionError(f"{CLICKS} clicks on {PACK} showed no template")

@@ -56,6 +56,7 @@ export class OutputPanel {
 
   join(live) {
     this.#live = live;
+    this.#expected = null;
     this.#steer();
     this.#unwatch = watchPromoted(live.path, {
       onLive: (name) => this.#steer([name]),
@@ -74,8 +75,9 @@ export class OutputPanel {
 
   /** Say what is to come before there is a stream: words, null for nothing. */
   expect(text) {
+    if (this.#live || text === this.#expected) return;
     this.#expected = text;
-    if (!this.#live) this.render();
+    this.render();
   }
 
   draw(frame, drawOn) {
