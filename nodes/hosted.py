@@ -1,7 +1,7 @@
 """A model as ComfyUI hosts it: moved to the device when it runs, evicted when others need room."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,11 @@ from ..live2diff_core.stream.interrupt import interruptible
 from ..live2diff_core.weights.budget import Footprint, estimate, model_footprint, stream_size
 from . import host
 from .threads import free_threads
+
+
+def computing_threads() -> AbstractContextManager[None]:
+    """As many threads as cores are free, where networks run on the processor."""
+    return free_threads() if host.network_device().type == "cpu" else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -57,9 +62,8 @@ class HostedModel:
 
         On a processor this thread computes with as many threads as cores are free.
         """
-        on_cpu = host.network_device().type == "cpu"
         with (
-            free_threads() if on_cpu else nullcontext(),
+            computing_threads(),
             interruptible(host.check_interrupt),
             self.loaded(config, caches),
         ):

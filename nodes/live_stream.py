@@ -16,7 +16,7 @@ from ..live2diff_core.models.translator import TranslationModel
 from ..live2diff_core.stream.session import Session
 from ..live2diff_core.weights.lora import load_unet_lora
 from . import host, hub
-from .hosted import HostedModel
+from .hosted import HostedModel, computing_threads
 from .images import to_images
 from .inputs import NO_LORA, stream_config
 from .sources import LiveSource
@@ -100,6 +100,7 @@ def live_run(
     """
     hub.policy()  # without one nobody could see the stream
     with ExitStack() as undo:
+        undo.enter_context(computing_threads())  # the stream's own threads begin with as many
         setup = live_setup(hosted, clip, source, settings)
         path = None
         if record is not None:

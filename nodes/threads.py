@@ -54,7 +54,7 @@ def load() -> Load:
 
 @contextmanager
 def free_threads() -> Iterator[None]:
-    """Compute on this thread with no more threads than cores are free, one at least."""
+    """Compute with as many threads as cores are free, on this thread and on new ones."""
     usual = torch.get_num_threads()
     cores = psutil.cpu_count() or usual
     free = cores - load().others()

@@ -57,7 +57,7 @@ def told(monkeypatch, client: str | None, **inputs: Any) -> list[tuple[str, dict
 
 
 def test_the_client_that_runs_the_graph_is_told_and_nobody_else(monkeypatch) -> None:
-    (begin, end) = told(monkeypatch, "us")
+    (begin, *_, end) = told(monkeypatch, "us")
     name, about, client = begin
     assert (name, client) == ("live2diff.stream", "us")
     assert about == {
@@ -103,7 +103,7 @@ def test_what_goes_wrong_with_the_source_is_told_in_the_end(monkeypatch) -> None
 
 def test_a_source_of_the_server_is_fed_by_no_page(monkeypatch) -> None:
     (source,) = run("TestPattern", width=64, height=64, rate=30)
-    (begin, _) = told(monkeypatch, "us", source=source)
+    (begin, *_) = told(monkeypatch, "us", source=source)
     assert begin[1]["feed"] is None
 
 
