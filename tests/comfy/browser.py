@@ -82,7 +82,10 @@ RESULTS = """() => {
         ...films.map((film) => (isThere(film) ? [film.videoWidth, film.videoHeight] : [0, 0])),
     ];
 }"""
-ALL_LOADED = f"() => {{ const all = ({RESULTS})(); return all.length && all.every((s) => s[0]); }}"
+ALL_LOADED = f"""(count) => {{
+    const all = ({RESULTS})();
+    return all.length >= count && all.every((size) => size[0]);
+}}"""
 # The front-end looks for a page in the user's language first.
 HELP_IN_A_LANGUAGE = re.compile(r"404 .*/docs/Live2Diff\w+/\w+\.md$")
 
@@ -157,9 +160,11 @@ class FrontEnd:
             end, detail = await self.page.evaluate("() => window.runEnded")
         return end, detail
 
-    async def results(self) -> list[tuple[int, int]]:
-        """Width and height of every picture and video that the last nodes show, once loaded."""
-        await self.page.wait_for_function(ALL_LOADED, timeout=LOOK_LIMIT)
+    async def results(self, count: int = 1) -> list[tuple[int, int]]:
+        """Width and height of every picture and video that the last nodes show, once so many are
+        loaded.
+        """
+        await self.page.wait_for_function(ALL_LOADED, arg=count, timeout=LOOK_LIMIT)
         return [tuple(size) for size in await self.page.evaluate(RESULTS)]
 
     async def dismiss_tour(self) -> None:

@@ -143,10 +143,12 @@ class Live:
             raise AssertionError("the workflow has ended, and there was no stream")
 
     async def end(self) -> list[dict[str, str]]:
-        """Wait for the end of the workflow; its files. Raises what a node raised."""
+        """Wait for the end of the workflow; its files in the output folder. Raises what a node
+        raised.
+        """
         async with asyncio.timeout(LIMIT):
             await self._listening
-        return files_of(self.outputs)
+        return [file for file in files_of(self.outputs) if file["type"] == "output"]
 
     async def let_go(self, prompt_id: str) -> None:
         """Whatever it does: nothing is left of it for the next test."""
