@@ -1,7 +1,7 @@
 """A model as ComfyUI hosts it: moved to the device when it runs, evicted when others need room."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,12 +12,7 @@ from ..live2diff_core.models.translator import TranslationModel
 from ..live2diff_core.stream.interrupt import interruptible
 from ..live2diff_core.weights.budget import Footprint, estimate, model_footprint, stream_size
 from . import host
-from .threads import free_threads
-
-
-def computing_threads() -> AbstractContextManager[None]:
-    """As many threads as cores are free, where networks run on the processor."""
-    return free_threads() if host.network_device().type == "cpu" else nullcontext()
+from .load import tell_of_load
 
 
 @dataclass(frozen=True)
@@ -58,15 +53,9 @@ class HostedModel:
 
     @contextmanager
     def running(self, config: StreamConfig, caches: int) -> Iterator[None]:
-        """As `loaded`; an interrupt is heard at every call of the network.
-
-        On a processor this thread computes with as many threads as cores are free.
-        """
-        with (
-            computing_threads(),
-            interruptible(host.check_interrupt),
-            self.loaded(config, caches),
-        ):
+        """As `loaded`; an interrupt is heard at every call of the network."""
+        tell_of_load()
+        with interruptible(host.check_interrupt), self.loaded(config, caches):
             yield
 
     @contextmanager

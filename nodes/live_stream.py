@@ -16,9 +16,10 @@ from ..live2diff_core.models.translator import TranslationModel
 from ..live2diff_core.stream.session import Session
 from ..live2diff_core.weights.lora import load_unet_lora
 from . import host, hub
-from .hosted import HostedModel, computing_threads
+from .hosted import HostedModel
 from .images import to_images
 from .inputs import NO_LORA, stream_config
+from .load import tell_of_load
 from .sources import LiveSource
 from .text import HostTextEncoder
 
@@ -99,8 +100,8 @@ def live_run(
     Raises ConfigError, PromptError, FrameSizeError, MemoryBudgetError, SinkError.
     """
     hub.policy()  # without one nobody could see the stream
+    tell_of_load()
     with ExitStack() as undo:
-        undo.enter_context(computing_threads())  # the stream's own threads begin with as many
         setup = live_setup(hosted, clip, source, settings)
         path = None
         if record is not None:

@@ -19,7 +19,6 @@ logger = logging.getLogger(__name__)
 
 SESSION_LIMIT = 4  # unless the setting says otherwise
 KEEPERS = ("Live2DiffWarmup", "Live2DiffSampler")  # the classes whose nodes have sessions
-NOTICE = "live2diff.notice"  # an event
 DROPPED_LIMIT = 64
 
 
@@ -85,7 +84,7 @@ def tell_if_dropped(stream: "Stream") -> None:
         "--cache-ram keeps it",
         node,
     )
-    host.tell(client, NOTICE, {"node": node, "notice": "begunAnew"})
+    host.tell(client, host.NOTICE, {"node": node, "notice": "begunAnew"})
 
 
 # By who runs the graph, and the node.

@@ -8,6 +8,7 @@ export const words = {
   notClosed: "Live2Diff sessions could not be closed",
   begunAnew:
     "The stream begins anew at its warm-up: ComfyUI dropped its output, as it does when memory is scarce. --cache-classic or a larger --cache-ram keeps it.",
+  busy: "Other programs use this computer's processor: a run on it will take several times as long. The console says what to do.",
   nothingRuns: "No live stream runs in this page",
   stop: "Stop",
   stopTip: "Ends the stream.",

@@ -32,11 +32,22 @@ from .memory import (
 )
 from .modules import inside
 from .progress import Progress, check_interrupt
-from .prompt import Prompt, Queue, check_caching, client_id, nothing_yet, on_prompt, queue_of, tell
+from .prompt import (
+    NOTICE,
+    Prompt,
+    Queue,
+    check_caching,
+    client_id,
+    nothing_yet,
+    on_prompt,
+    queue_of,
+    tell,
+)
 from .server import add_routes, listens_on, setting
 from .weights import HeldWeight, held_weights, merged, plain_copy
 
 __all__ = [
+    "NOTICE",
     "OUT_OF_MEMORY",
     "SUFFIXES",
     "Copies",

@@ -7,6 +7,8 @@ from typing import Any
 from ...live2diff_core.errors import ConfigError
 from .modules import inside, prompt_server
 
+NOTICE = "live2diff.notice"  # an event: what the page shows of a node beside its results
+
 Prompt = Mapping[str, Any]  # node id -> its class and inputs
 
 

@@ -1,22 +1,24 @@
-"""How many threads compute on a processor that others use, too.
+"""What is said where other programs use the processor that a stream runs on.
 
 Threads of one computation wait for each other at every layer: where one of them waits for its turn
 on a core, all wait. On two cores with two other programs at work a clip took 100 s with one thread
-and 11 minutes with two.
+and 11 minutes with two. It is said and not mended here: another number of threads gives other last
+bits, and a seed would give another stream from run to run.
 """
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 
 import psutil
 import torch
 
+from . import host
+
 logger = logging.getLogger(__name__)
 
 LOOK = 0.1  # seconds that the load is measured for, at least
+SAID_EVERY = 60.0  # seconds
 IDLE = ("idle", "iowait", "guest", "guest_nice")  # what Linux counts besides, or twice
 
 
@@ -27,6 +29,7 @@ class Load:
         self._process = psutil.Process()
         self._seen = self._now()
         self._others = 0.0
+        self.said = -SAID_EVERY
 
     def others(self) -> float:
         """Cores that others use: since the last look, or then if that was just now."""
@@ -52,25 +55,22 @@ def load() -> Load:
     return made
 
 
-@contextmanager
-def free_threads() -> Iterator[None]:
-    """Compute with as many threads as cores are free, on this thread and on new ones."""
-    usual = torch.get_num_threads()
-    cores = psutil.cpu_count() or usual
-    free = cores - load().others()
-    chosen = min(usual, max(1, round(free)))
-    if chosen == usual:
-        yield
+def tell_of_load() -> None:
+    """Say, in the log and on the page, when threads would wait for cores that others use."""
+    threads = torch.get_num_threads()
+    if host.network_device().type != "cpu" or threads == 1:
         return
-    logger.info(
-        "of %d cores %.1f are free: computing with %d threads in place of %d until the run ends",
+    cores, others = psutil.cpu_count() or threads, load().others()
+    free = max(1, round(cores - others))
+    if free >= threads or time.monotonic() - load().said < SAID_EVERY:
+        return
+    load().said = time.monotonic()
+    logger.warning(
+        "other programs use %.1f of %d cores, and %d threads of this run will wait for each other: "
+        "close them, or start ComfyUI with OMP_NUM_THREADS=%d in the environment",
+        others,
         cores,
+        threads,
         free,
-        chosen,
-        usual,
     )
-    torch.set_num_threads(chosen)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(usual)
+    host.tell(host.client_id(), host.NOTICE, {"node": None, "notice": "busy"})
