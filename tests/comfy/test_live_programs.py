@@ -87,7 +87,7 @@ def test_the_program_translates_a_clip_and_changes_the_prompt(
     [
         (live(program()), ["--prompt", "a castle"], r"PromptFailed: .*ink.*nightvision"),
         (live(pattern()), [], "ComfyUIError: .* has no Live2DiffSocketSource"),
-        (live(program(), width=100), [], "PromptRefused: .*width"),
+        (live(program(), width=100), [], "PromptFailed: .*width"),
     ],
 )
 def test_the_program_says_what_is_wrong(

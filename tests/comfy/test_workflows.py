@@ -63,7 +63,13 @@ def run_client(workflow: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 async def video_of(client: Client, workflow: Workflow, folder: Path) -> Path:
-    outputs = await client.run(workflow)
+    """The one file that a run leaves in the output folder; pictures for the page are beside it."""
+    results = await client.run(workflow)
+    outputs = {
+        name: shown
+        for name, shown in results.items()
+        if {file["type"] for file in files_of({name: shown})} == {"output"}
+    }
     assert len(files_of(outputs)) == 1
     (path,) = await client.fetch(outputs, folder)
     return path

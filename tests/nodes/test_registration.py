@@ -36,6 +36,7 @@ TYPES = {
     "LIVE2DIFF_SOURCE",
     "LIVE2DIFF_RECORD",
     "MODEL",
+    "DA3_MODEL",
     "CLIP",
     "VAE",
     "CONDITIONING",
