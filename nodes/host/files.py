@@ -83,7 +83,7 @@ def preview_picture(pixels: Tensor) -> dict[str, str]:
 
 
 def user_folder() -> Path | None:
-    """What ComfyUI keeps from start to start; its page sees folders in it alone. None outside."""
+    """What ComfyUI keeps from start to start; its page sees only folders in it. None outside."""
     paths = folder_paths()
     return paths and Path(paths.get_user_directory())
 

@@ -35,7 +35,7 @@ class HeldWeight:
     smoothing: Tensor | None = None
 
     def merged(self) -> Tensor:
-        """The weight with all changes: a float32 tensor of its own."""
+        """The weight with all changes, as a new float32 tensor."""
         weight = self.convert(self.stored.to(torch.float32, copy=True), inplace=True)
         if self.changes:
             from comfy import lora

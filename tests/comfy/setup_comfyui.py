@@ -1,4 +1,4 @@
-"""Set up a ComfyUI for the tests: its source and a virtual environment of its own.
+"""Set up a ComfyUI for the tests: its source and its own virtual environment.
 
 `make comfyui` runs this file. What is there already stays; a set-up that broke off is completed.
 

@@ -172,7 +172,7 @@ export class OutputPanel {
   }
 }
 
-/** The last picture is in the panel already: of a node's results its recording alone is shown. */
+/** The last picture is in the panel already: of a node's results only its recording is shown. */
 function showOnlyRecordings(node) {
   let isRecording = false;
   chain(node, "onExecuted", (output) => {

@@ -1,6 +1,6 @@
 """ComfyUI's networks and ours, made of the same weights and run on the same input.
 
-Imported by ComfyUI's Python alone, with its folder and a scratch folder as the program's words.
+Imported only by ComfyUI's Python, with its folder and a scratch folder as the program's words.
 """
 
 import sys
@@ -15,7 +15,7 @@ from tests.pack import pack_module
 
 COMFYUI, SCRATCH = sys.argv[1:]
 sys.argv[1:] = ["--cpu", "--base-directory", SCRATCH]
-# After our helpers: ComfyUI has a package `tests` and a module `nodes` of its own.
+# After our helpers: ComfyUI has its own package `tests` and module `nodes`.
 sys.path.insert(0, COMFYUI)
 
 import comfy.options  # noqa: E402
